@@ -1,0 +1,173 @@
+"""What a kind is, and what it reads from and writes to.
+
+A kind turns a value into a config and files (`pack`) and back (`unpack`), and knows nothing of where either is kept.
+To add one: a file here (or a package with an entry point in `llmartifacts.kinds`), a line in `plugins.py`, and a
+test that calls `llmartifacts.testing.kinds.check_kind`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from llmartifacts.errors import InvalidValue
+from llmartifacts.records.diff import Change, Diff, diff_components, diff_files, diff_json
+from llmartifacts.records.digest import Digest
+from llmartifacts.records.manifest import Manifest
+
+V = TypeVar("V")
+
+
+class FileView(Protocol):
+    """The files of one artifact, by their paths. What is read here was verified before.
+
+    A view may be read from any thread. Components are there for bundles only.
+    """
+
+    def paths(self) -> Sequence[str]:
+        """Every path, sorted."""
+
+    def open(self, path: str) -> BinaryIO:
+        """Open one file for reading. Raises `NotFound` if there is no such path, `Damaged` if its bytes are wrong."""
+
+    def read(self, path: str) -> bytes:
+        """All bytes of one file. Raises as `open`."""
+
+    def as_path(self, path: str) -> Path:
+        """A read-only file on disk with one file's bytes, for libraries that map files. Raises as `open`."""
+
+    def size(self, path: str) -> int:
+        """Bytes of one file."""
+
+    def component(self, role: str) -> Any:
+        """The loaded value of one part of a bundle. Raises `NotFound`."""
+
+
+class FileSink(Protocol):
+    """Where `pack` puts an artifact's files."""
+
+    def add(self, path: str, source: bytes | Path | BinaryIO) -> None:
+        """Take one file: bytes, a file on disk (read as it is now), or a stream. Raises `InvalidPath`."""
+
+    def add_external(self, path: str, url: str, digest: Digest, size: int) -> None:
+        """Name a file that stays where it is, pinned by its digest."""
+
+
+class Config(BaseModel):
+    """Base of every kind's config model: frozen, and unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="strings")
+
+
+class Kind(ABC, Generic[V]):
+    """The contract of a kind.
+
+    Attributes:
+        name: Its name, as manifests and the command line say it.
+        value_type: The class of its values.
+        config_model: Model of its config.
+    """
+
+    name: ClassVar[str]
+    value_type: type[V]
+    config_model: ClassVar[type[Config]]
+
+    @abstractmethod
+    def pack(self, value: V, files: FileSink) -> Mapping[str, Any]:
+        """Turn a value into a config (JSON) and files.
+
+        Everything that changes what the component does goes in: two values that behave differently pack differently,
+        and packing the same value twice gives the same bytes.
+
+        Raises:
+            InvalidValue: The value cannot be logged; the field is named.
+        """
+
+    @abstractmethod
+    def unpack(self, config: Mapping[str, Any], files: FileView) -> V:
+        """Turn config and files back into a value. Runs no code from either.
+
+        Raises:
+            InvalidValue: They are not what `pack` writes.
+            UnsafeContent: They would act on the host.
+        """
+
+    def references(self, value: V) -> Mapping[str, str]:
+        """Role -> reference of the versions that the value is made of; only bundles have some."""
+        return {}
+
+    def check(self, config: Mapping[str, Any]) -> list[str]:
+        """Problems of a config, one readable line each that begins with the field; empty if it is good."""
+        try:
+            self.config_model.model_validate(config)
+        except ValidationError as error:
+            return [f"{_where(e['loc'])}: {e['msg']}" for e in error.errors(include_url=False, include_input=False)]
+        return []
+
+    def parse(self, config: Mapping[str, Any]) -> Config:
+        """The config as its model.
+
+        Raises:
+            InvalidValue: It does not fit the model; the first field is named.
+        """
+        try:
+            return self.config_model.model_validate(config)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise InvalidValue(f"{self.name} config: {first['msg']}", field=f"config.{_where(first['loc'])}") from None
+
+    def diff(self, before: Manifest, after: Manifest, files: tuple[FileView, FileView]) -> Diff:
+        """Differences of two versions. This one compares configs by field, files by digest and parts by role.
+
+        Kinds whose people think in other terms (lines of a template, items, documents) say it in those.
+        `Diff.before` and `after` are filled in by the caller.
+        """
+        changes: list[Change] = [
+            *diff_json(before.config, after.config),
+            *diff_files(before, after),
+            *diff_components(before, after),
+        ]
+        return Diff(self.name, "", "", tuple(changes))
+
+    @abstractmethod
+    def summary(self, config: Mapping[str, Any]) -> str:
+        """One line for people, from the config alone."""
+
+    @abstractmethod
+    def read_source(self, paths: Sequence[Path], options: Mapping[str, str]) -> V:
+        """Read a value from files, as `llmartifacts log KIND NAME SOURCE…` does.
+
+        Args:
+            paths: At least one file or folder.
+            options: `--option key=value` of the command line; an unknown one is an error that lists the known.
+
+        Raises:
+            InvalidInput: The files are not what this kind reads; `origin` names the file and line.
+        """
+
+
+def check_options(options: Mapping[str, str], known: Iterable[str]) -> None:
+    """Refuse unknown source options.
+
+    Raises:
+        InvalidValue: One is unknown; the hint lists the known ones.
+    """
+    names = sorted(known)
+    for key in options:
+        if key not in names:
+            raise InvalidValue(
+                f"unknown option {key!r}",
+                field=key,
+                next_step=f"Known options: {', '.join(names)}." if names else "This kind takes no options.",
+            )
+
+
+def _where(loc: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "config"

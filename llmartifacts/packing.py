@@ -1,0 +1,209 @@
+"""Value <-> manifest and blobs, through a kind.
+
+pack    value -> kind.pack -> config + staged files -> Manifest
+unpack  Manifest -> verified files -> kind.unpack -> value
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from llmartifacts import plugins
+from llmartifacts.errors import Damaged, InvalidValue, NotFound, WrongKind
+from llmartifacts.kinds.base import FileView, Kind
+from llmartifacts.records.backend import BlobSource, Staging
+from llmartifacts.records.canonical import plain_json
+from llmartifacts.records.digest import Blob, Digest
+from llmartifacts.records.manifest import Component, Descriptor, Manifest
+from llmartifacts.records.names import check_path, near_names
+
+V = TypeVar("V")
+
+
+def kind_named(name: str) -> Kind[Any]:
+    """The kind of a name.
+
+    Raises:
+        NotFound: No such kind is built in or installed.
+    """
+    kind: Kind[Any] = plugins.load("kinds", name)()
+    return kind
+
+
+def kind_of(value: Any) -> Kind[Any]:
+    """The kind that takes a value.
+
+    Raises:
+        WrongKind: No kind takes values of this type.
+    """
+    declared = getattr(type(value), "kind", None)  # the built-in values say it, so that nothing else is imported
+    if isinstance(declared, str):
+        return kind_named(declared)
+    for name in plugins.names("kinds"):
+        kind = kind_named(name)
+        if isinstance(value, kind.value_type):
+            return kind
+    raise WrongKind(
+        f"a {type(value).__name__} cannot be logged",
+        field="value",
+        next_step=f"Log one of: {', '.join(plugins.names('kinds'))}; or register a kind for this type.",
+    )
+
+
+@dataclass
+class StagedFiles:
+    """The `FileSink` of a pack: files go to a staging place, descriptors are kept here."""
+
+    staging: Staging
+
+    def __post_init__(self) -> None:
+        self.descriptors: list[Descriptor] = []
+
+    def add(self, path: str, source: bytes | Path | BinaryIO) -> None:
+        """Take one file."""
+        check_path(path, field=f"files[{len(self.descriptors)}].path")
+        blob = self.staging.add(source)
+        self.descriptors.append(Descriptor(path, blob.digest, blob.size))
+
+    def add_external(self, path: str, url: str, digest: Digest, size: int) -> None:
+        """Name a file that stays where it is."""
+        check_path(path, field=f"files[{len(self.descriptors)}].path")
+        self.descriptors.append(Descriptor(path, digest, size, url))
+
+
+class StoredFiles:
+    """The `FileView` of an unpack: every byte is verified before it is handed over."""
+
+    def __init__(self, manifest: Manifest, blobs: BlobSource, components: Mapping[str, Any] | None = None) -> None:
+        self._files = {f.path: f for f in manifest.files}
+        self._blobs = blobs
+        self._components = components or {}
+
+    def paths(self) -> Sequence[str]:
+        """Every path, sorted."""
+        return list(self._files)
+
+    def open(self, path: str) -> BinaryIO:
+        """Open one file for reading."""
+        return self._named(path, self._blobs.open)
+
+    def read(self, path: str) -> bytes:
+        """All bytes of one file."""
+        return self._named(path, self._blobs.read)
+
+    def as_path(self, path: str) -> Path:
+        """A read-only file on disk."""
+        return self._named(path, self._blobs.path)
+
+    def size(self, path: str) -> int:
+        """Bytes of one file."""
+        return self._descriptor(path).size
+
+    def component(self, role: str) -> Any:
+        """The loaded value of one part of a bundle."""
+        if role not in self._components:
+            raise NotFound(
+                f"the bundle has no component {role!r}",
+                what="component",
+                name=role,
+                near=near_names(role, self._components),
+            )
+        return self._components[role]
+
+    def _descriptor(self, path: str) -> Descriptor:
+        found = self._files.get(path)
+        if found is None:
+            raise NotFound(f"no file {path!r}", what="file", name=path, near=near_names(path, self._files))
+        return found
+
+    def _named(self, path: str, get: Callable[[Blob], V]) -> V:
+        found = self._descriptor(path)
+        if found.url is not None:
+            raise NotFound(
+                f"{path!r} is kept outside the registry, at {found.url}",
+                what="file",
+                name=path,
+                next_step="Fetch it from there and compare its digest.",
+            )
+        try:
+            return get(found.blob)
+        except Damaged as error:
+            raise type(error)(
+                f"{path}: {error.message}", digest=error.digest, file=error.file, versions=error.versions
+            ) from error
+
+
+def pack(kind: Kind[V], value: V, staging: Staging, components: Sequence[Component] = ()) -> Manifest:
+    """Turn a value into a manifest; its files go to the staging place.
+
+    Args:
+        kind: The kind of the value.
+        value: The value.
+        staging: Where its files go.
+        components: Pinned parts, for a bundle.
+
+    Raises:
+        InvalidValue: The value cannot be logged.
+    """
+    sink = StagedFiles(staging)
+    config = plain_json(kind.pack(value, sink), field="config")
+    problems = kind.check(config)
+    if problems:
+        field, _, what = problems[0].partition(": ")
+        raise InvalidValue(what or problems[0], field=field if what else "")
+    return Manifest.build(kind.name, config, sink.descriptors, components)
+
+
+def unpack(
+    manifest: Manifest, blobs: BlobSource, manifests: Callable[[Sequence[Digest]], Mapping[Digest, Manifest]]
+) -> Any:
+    """Load the value of a manifest, the parts of a bundle included.
+
+    Args:
+        manifest: A verified manifest.
+        blobs: Verified bytes.
+        manifests: Looks up verified manifests of parts.
+
+    Raises:
+        NotFound: The kind is not installed, or a part is missing.
+        Damaged: Bytes are not what they claim to be; nothing was parsed.
+    """
+    components: dict[str, Any] = {}
+    if manifest.components:
+        found = manifests([c.digest for c in manifest.components])
+        for part in manifest.components:
+            if part.digest not in found:
+                raise NotFound(
+                    f"the component {part.role!r} ({part.digest}) is not in this registry",
+                    what="component",
+                    name=part.role,
+                )
+            inner = found[part.digest]
+            if inner.components:
+                raise InvalidValue("a bundle holds no bundle", field=f"components.{part.role}")
+            components[part.role] = unpack(inner, blobs, manifests)
+    kind = kind_named(manifest.kind)
+    return kind.unpack(manifest.config, StoredFiles(manifest, blobs, components))
+
+
+def view(manifest: Manifest, blobs: BlobSource) -> FileView:
+    """The files of a manifest, for diffs and pulls."""
+    return StoredFiles(manifest, blobs)
+
+
+def expect_type(value: Any, wanted: type[V], reference: str) -> V:
+    """Check that a loaded value is what the caller asked for.
+
+    Raises:
+        WrongKind: It is not.
+    """
+    if not isinstance(value, wanted):
+        raise WrongKind(
+            f"{reference} is a {type(value).__name__}, not a {wanted.__name__}",
+            field=reference,
+            next_step=f"Resolve it as la.{type(value).__name__}, or name another collection.",
+        )
+    return value

@@ -1,0 +1,90 @@
+"""The sockets by name: built-ins as dotted strings, and entry points of other packages; loaded on first use.
+
+To add a built-in kind, blob driver, metadata database, gate or scorer: one line here. Other packages add theirs under
+the entry-point groups `llmartifacts.kinds`, `.blobs`, `.metadata`, `.gates`, `.scorers`, `.codecs`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from llmartifacts.errors import InvalidInput, NotFound
+from llmartifacts.records.names import near_names
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "kinds": {
+        "prompt": "llmartifacts.kinds.prompt.kind:PromptKind",
+        "vector_index": "llmartifacts.kinds.vector_index.kind:VectorIndexKind",
+        "eval_dataset": "llmartifacts.kinds.eval_dataset.kind:EvalDatasetKind",
+        "bundle": "llmartifacts.kinds.bundle:BundleKind",
+        "report": "llmartifacts.kinds.report:ReportKind",
+        "files": "llmartifacts.kinds.files:FilesKind",
+    },
+    "blobs": {
+        "local": "llmartifacts.blobs.local:LocalDriver",
+        "memory": "llmartifacts.blobs.memory:MemoryDriver",
+    },
+    "metadata": {
+        "sqlite": "llmartifacts.metadata.sqlite:SqliteDatabase",
+    },
+    "gates": {
+        "compatibility": "llmartifacts.gates.compatibility:CompatibilityGate",
+    },
+    "scorers": {},
+    "codecs": {},
+}
+"""Socket -> name -> `module:object`."""
+
+_LOADED: dict[tuple[str, str], Any] = {}
+
+
+def load(socket: str, name: str) -> Any:
+    """The object behind a name, imported on first use.
+
+    Args:
+        socket: `kinds`, `blobs`, `metadata`, `gates`, `scorers` or `codecs`.
+        name: Name in that socket.
+
+    Raises:
+        NotFound: Nothing has that name; near names are given.
+        InvalidInput: A plug-in of that name is installed but cannot be imported.
+    """
+    found = _LOADED.get((socket, name))
+    if found is None:
+        found = _import(socket, name)
+        _LOADED[socket, name] = found
+    return found
+
+
+def names(socket: str) -> list[str]:
+    """Every name of a socket, built-in or installed, sorted."""
+    return sorted(BUILT_IN[socket].keys() | {e.name for e in _entry_points(socket)})
+
+
+def _import(socket: str, name: str) -> Any:
+    dotted = BUILT_IN[socket].get(name)
+    if dotted is None:
+        for entry in _entry_points(socket):
+            if entry.name == name:
+                try:
+                    return entry.load()
+                except Exception as error:
+                    raise InvalidInput(
+                        f"the plug-in {name!r} ({entry.value}) cannot be imported: {error}", field=socket
+                    ) from error
+        raise NotFound(
+            f"no {socket.rstrip('s')} is called {name!r}",
+            what=socket,
+            name=name,
+            near=near_names(name, names(socket)),
+            next_step=f"Installed: {', '.join(names(socket))}.",
+        )
+    module, _, attribute = dotted.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _entry_points(socket: str) -> Any:
+    from importlib.metadata import entry_points  # 12 ms; needed for names that are not built in
+
+    return entry_points(group=f"llmartifacts.{socket}")

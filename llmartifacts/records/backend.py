@@ -1,0 +1,330 @@
+"""What a `Registry` stands on: the embedded backend (versioning) and the remote one (client) both keep this contract.
+
+A backend knows records and bytes, never kinds' values: packing and unpacking happen on the caller's side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from llmartifacts.errors import LlmartifactsError
+from llmartifacts.records.digest import Blob, Digest
+from llmartifacts.records.lineage import Direction, Lineage
+from llmartifacts.records.manifest import Manifest
+from llmartifacts.records.promotion import HistoryEntry, Promotion, State
+from llmartifacts.records.reference import Reference
+from llmartifacts.records.version import Collection, Found, Project, RunRecord, Version
+
+
+class BlobSource(Protocol):
+    """Verified bytes by digest. Nothing is handed over before all of it was checked."""
+
+    def read(self, blob: Blob) -> bytes:
+        """The bytes, in memory. Raises `DigestMismatch`, `BlobMissing`."""
+
+    def open(self, blob: Blob) -> BinaryIO:
+        """A binary reader over verified bytes. Raises as `read`."""
+
+    def path(self, blob: Blob) -> Path:
+        """A read-only file of the verified bytes. Raises as `read`."""
+
+
+class Staging(Protocol):
+    """Bytes on their way in: invisible until `publish`, gone without a trace if that never comes."""
+
+    def add(self, source: bytes | Path | BinaryIO) -> Blob:
+        """Take bytes, a file or a stream, and make them durable in a place aside; returns their address."""
+
+    def publish(self) -> None:
+        """Make all of it readable, at the cost of renames only."""
+
+
+class BlobBackend(BlobSource, Protocol):
+    """Where a registry keeps bytes."""
+
+    def stage(self) -> AbstractContextManager[Staging]:
+        """Begin to add bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One lineage edge that a log adds.
+
+    Attributes:
+        reference: The parent; pinned when logged.
+        relation: `derived_from`, `contains` or `evaluated_with`.
+        role: Role in the bundle, for `contains`.
+    """
+
+    reference: Reference
+    relation: str = "derived_from"
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One version about to be logged.
+
+    Attributes:
+        name: Name of the collection.
+        manifest: What it is.
+        message: What to say of it.
+        tags: Free labels.
+        aliases: Aliases to move to it in the same transaction.
+        inputs: Lineage edges.
+        git_commit: Commit of the code that logs it; empty if unknown.
+        run: Id of the run it belongs to; empty if none.
+    """
+
+    name: str
+    manifest: Manifest
+    message: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    inputs: tuple[Input, ...] = ()
+    git_commit: str = ""
+    run: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One alias to move.
+
+    Attributes:
+        reference: The version to move it to.
+        alias: The alias.
+    """
+
+    reference: Reference
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionRequest:
+    """A move that somebody asks for.
+
+    Attributes:
+        targets: What to move where.
+        reason: Why.
+        ticket: Ticket of the change.
+        expect: Collection name -> `vN` that its alias must point at now; None: it must not exist.
+    """
+
+    targets: tuple[Target, ...]
+    reason: str = ""
+    ticket: str = ""
+    expect: Mapping[str, str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Any number of references read at one revision.
+
+    Attributes:
+        project: Name of the project.
+        revision: The revision that all of it was read at.
+        items: For each reference in order, what was found or why not.
+    """
+
+    project: str
+    revision: int
+    items: tuple[Found | LlmartifactsError, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionStats:
+    """Bytes of one collection.
+
+    Attributes:
+        name: Its name.
+        kind: Its kind.
+        versions: How many versions.
+        logical: Sum of the versions' sizes, in bytes.
+        stored: Bytes held for them, each distinct content once.
+    """
+
+    name: str
+    kind: str
+    versions: int
+    logical: int
+    stored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Bytes of a whole registry.
+
+    Attributes:
+        collections: By collection.
+        logical: Sum of all versions' sizes, in bytes.
+        stored: Bytes of all blobs as they lie in the store, after compression.
+        blobs: How many blobs.
+        database: Bytes of the metadata.
+    """
+
+    collections: tuple[CollectionStats, ...]
+    logical: int
+    stored: int
+    blobs: int
+    database: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes:
+        versions: How many versions were checked.
+        blobs: How many blobs were checked.
+        read_data: Whether every byte was read and hashed.
+        problems: What is wrong, each naming the file, the digest and the versions; empty if all is well.
+    """
+
+    versions: int
+    blobs: int
+    read_data: bool
+    problems: tuple[LlmartifactsError, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+class Backend(Protocol):
+    """The verbs of a registry on records and bytes. Every change writes its audit event in the same transaction.
+
+    `project` is a project's name; `actor` is who asks. Errors are those of `llmartifacts.errors`.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where it is, as `connect` takes it."""
+
+    @property
+    def blobs(self) -> BlobBackend:
+        """Where it keeps bytes."""
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+
+    # --- log
+
+    def commit(
+        self, project: str, drafts: Sequence[Draft], *, actor: str, staging: Staging | None = None
+    ) -> list[Version]:
+        """Log versions, all or none; publishes the staged bytes once nothing else can refuse."""
+
+    # --- resolve
+
+    def read(self, project: str, references: Sequence[Reference]) -> Reading:
+        """Look up any number of references at one revision."""
+
+    def manifests(self, digests: Sequence[Digest]) -> dict[Digest, Manifest]:
+        """Manifests by digest, verified; one that is not there is left out. Raises `DigestMismatch`."""
+
+    def revision(self, project: str) -> int:
+        """The project's revision now."""
+
+    # --- promote, rollback
+
+    def promote(self, project: str, request: PromotionRequest, *, actor: str) -> Promotion:
+        """Check gates, move aliases, audit: all or none."""
+
+    def rollback(
+        self,
+        project: str,
+        target: Reference | str,
+        *,
+        to: Reference | None = None,
+        whole: bool = False,
+        reason: str,
+        actor: str,
+    ) -> Promotion:
+        """Undo the newest promotion not yet undone of an alias, or one promotion by id."""
+
+    def remove_alias(self, project: str, reference: Reference, *, reason: str, actor: str) -> Promotion:
+        """Remove an alias."""
+
+    def yank(self, project: str, reference: Reference, *, reason: str, actor: str) -> Version:
+        """Withdraw a version; refused while an alias names it."""
+
+    def tag(
+        self,
+        project: str,
+        reference: Reference,
+        *,
+        set: Mapping[str, str],  # noqa: A002
+        remove: Sequence[str],
+        actor: str,
+    ) -> Version:
+        """Set and remove labels of a version."""
+
+    # --- look
+
+    def projects(self) -> list[Project]:
+        """Every project, by name."""
+
+    def create_project(self, name: str, *, actor: str) -> Project:
+        """Make a project. Raises `Conflict` if it exists."""
+
+    def collections(self, project: str, *, kind: str | None = None) -> list[Collection]:
+        """Every collection of a project, by name."""
+
+    def versions(
+        self,
+        project: str,
+        name: str,
+        *,
+        tags: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        before: int | None = None,
+    ) -> list[Version]:
+        """Versions of a collection, newest first; a page of `limit` versions with numbers below `before`."""
+
+    def history(self, project: str, reference: Reference, *, limit: int | None = None) -> list[HistoryEntry]:
+        """Every move of one alias, newest first."""
+
+    def promotions(self, project: str, *, limit: int = 20) -> list[Promotion]:
+        """The newest promotions of a project, newest first."""
+
+    def state(self, project: str, alias: str, *, at: datetime | None = None) -> State:
+        """What an alias meant everywhere in a project, at a time."""
+
+    def lineage(self, project: str, reference: Reference, direction: Direction) -> Lineage:
+        """The whole closure."""
+
+    # --- runs
+
+    def start_run(
+        self, project: str, name: str, *, parameters: Mapping[str, Any], actor: str, git_commit: str = ""
+    ) -> RunRecord:
+        """Begin a run."""
+
+    def use_in_run(self, project: str, run: str, reference: Reference, *, actor: str) -> None:
+        """Record that a run read a version."""
+
+    def end_run(self, project: str, run: str, *, status: str, error: str = "", actor: str) -> RunRecord:
+        """End a run as `done` or `failed`."""
+
+    def runs(self, project: str, *, limit: int = 50) -> list[RunRecord]:
+        """The newest runs, newest first."""
+
+    def run(self, project: str, run: str) -> RunRecord:
+        """One run by id. Raises `NotFound`."""
+
+    # --- upkeep
+
+    def audit(self, project: str | None = None, *, limit: int | None = None) -> Iterator[Mapping[str, Any]]:
+        """Audit entries in order, as the JSON objects that were hashed."""
+
+    def verify(self, *, read_data: bool = False) -> Verification:
+        """Check that everything a version needs is there; with `read_data`, that every byte is right."""
+
+    def stats(self, project: str | None = None) -> Stats:
+        """Bytes, logical and stored."""

@@ -1,0 +1,146 @@
+"""Lockfiles: `llmartifacts.lock`, the exact digests a service resolved.
+
+JSON with sorted keys, one entry a component, so that a review shows what moved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmartifacts.errors import InvalidManifest, NewerFormat
+from llmartifacts.records.canonical import canonical_bytes, parse_json
+from llmartifacts.records.digest import Digest, digest_of, parse_digest
+from llmartifacts.records.names import check_name
+from llmartifacts.records.reference import Reference
+
+SCHEMA = "llmartifacts/lock/1"
+_SCHEMA_FAMILY = "llmartifacts/lock/"
+FILE_NAME = "llmartifacts.lock"
+MAX_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """One component as it was resolved.
+
+    Attributes:
+        reference: The reference that was asked for, such as `support-agent:prod`.
+        kind: Its kind.
+        number: Version number it resolved to.
+        digest: Manifest digest.
+        size: Logical bytes.
+        move: Move number of the alias; None if it was not asked for by alias.
+    """
+
+    reference: str
+    kind: str
+    number: int
+    digest: Digest
+    size: int
+    move: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the collection."""
+        return Reference.parse(self.reference).name
+
+
+@dataclass(frozen=True, slots=True)
+class Lockfile:
+    """Everything a service resolved, at one revision.
+
+    Attributes:
+        project: Name of the project.
+        revision: The project's revision.
+        components: Field or component name -> what it resolved to.
+    """
+
+    project: str
+    revision: int
+    components: Mapping[str, Locked] = field(default_factory=dict)
+
+    @property
+    def set_digest(self) -> Digest:
+        """One digest for the whole set: over names and manifest digests only."""
+        return digest_of(canonical_bytes({name: c.digest for name, c in self.components.items()}))
+
+    def to_text(self) -> str:
+        """The file's text."""
+        body = {
+            "schema": SCHEMA,
+            "project": self.project,
+            "revision": self.revision,
+            "set": self.set_digest,
+            "components": {
+                name: {
+                    "reference": c.reference,
+                    "kind": c.kind,
+                    "version": f"v{c.number}",
+                    "digest": c.digest,
+                    "size": c.size,
+                    **({"move": c.move} if c.move is not None else {}),
+                }
+                for name, c in self.components.items()
+            },
+        }
+        return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_text(cls, text: str | bytes, *, origin: str = FILE_NAME) -> Lockfile:
+        """Read a lockfile.
+
+        Raises:
+            InvalidManifest: It is no lockfile, or was edited so that its parts disagree.
+            NewerFormat: Written by a newer release.
+        """
+        body = parse_json(text, field="lockfile", origin=origin, max_bytes=MAX_BYTES)
+        schema = body.get("schema") if isinstance(body, dict) else None
+        if schema != SCHEMA:
+            if isinstance(schema, str) and schema.startswith(_SCHEMA_FAMILY):
+                raise NewerFormat(f"the lockfile has schema {schema!r}", origin=origin)
+            raise InvalidManifest("not a lockfile", field="schema", origin=origin, next_step=_AGAIN)
+        try:
+            parts = {name: cls._entry(name, c) for name, c in body["components"].items()}
+            made = cls(check_name(body["project"], field="project"), _whole(body["revision"]), parts)
+            stated = body["set"]
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InvalidManifest(
+                f"a field is missing or of the wrong type: {error}", origin=origin, next_step=_AGAIN
+            ) from None
+        if stated != made.set_digest:
+            raise InvalidManifest(
+                "the digests do not agree with 'set': the lockfile was edited by hand",
+                field="set",
+                origin=origin,
+                next_step=_AGAIN,
+            )
+        return made
+
+    @staticmethod
+    def _entry(name: str, c: Mapping[str, Any]) -> Locked:
+        where = f"components.{name}"
+        reference = Reference.parse(c["reference"], field=f"{where}.reference")
+        number = Reference.parse(f"x:{c['version']}", field=f"{where}.version").number
+        if number is None:
+            raise ValueError(f"{where}.version is {c['version']!r}")
+        move = c.get("move")
+        return Locked(
+            str(reference),
+            check_name(c["kind"], field=f"{where}.kind"),
+            number,
+            parse_digest(c["digest"], field=f"{where}.digest"),
+            _whole(c["size"]),
+            None if move is None else _whole(move),
+        )
+
+
+_AGAIN = "Write it anew with `llmartifacts lock`."
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a whole number")
+    return value

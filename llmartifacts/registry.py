@@ -1,0 +1,615 @@
+"""START HERE: what a registry does, verb by verb.
+
+    log     = pack -> store -> commit            value -> packing.pack -> Backend.commit
+    resolve = look up -> fetch -> unpack         reference -> Backend.read -> packing.unpack
+    promote = check gates -> move aliases -> audit               Backend.promote
+
+A `Registry` packs and unpacks values through their kinds and leaves all else to its `Backend`: embedded
+(`versioning/`, a directory) or remote. Where a new kind, blob driver, gate or scorer goes: `plugins.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from llmartifacts import packing
+from llmartifacts.errors import Conflict, InvalidInput, InvalidReference, LlmartifactsError, WrongKind, Yanked
+from llmartifacts.records.backend import (
+    Backend,
+    Draft,
+    Input,
+    PromotionRequest,
+    Reading,
+    Staging,
+    Stats,
+    Target,
+    Verification,
+)
+from llmartifacts.records.compatibility import Member, refuse_misfits
+from llmartifacts.records.diff import Diff
+from llmartifacts.records.lineage import Lineage, check_direction
+from llmartifacts.records.manifest import Component, Manifest
+from llmartifacts.records.names import check_alias, check_name, check_tag
+from llmartifacts.records.promotion import HistoryEntry, Promotion, State
+from llmartifacts.records.reference import Reference, parse_many, strings
+from llmartifacts.records.times import parse_time
+from llmartifacts.records.version import Collection, Found, Project, RunRecord, Version
+
+V = TypeVar("V")
+References = str | Reference | Sequence[str | Reference]
+
+
+class YankedWarning(UserWarning):
+    """A withdrawn version was resolved by its digest."""
+
+
+class Registry:
+    """A registry, opened by `connect` or `init`. Safe to use from several threads.
+
+    Args:
+        backend: What it stands on.
+        project: Project that names without a prefix mean.
+        actor: Who acts.
+        git_commit: Gives the commit of the caller's code; empty if there is none.
+
+    Example:
+        >>> import llmartifacts as la
+        >>> registry = la.init("registry")
+        >>> v = registry.log("greeting", la.Prompt("Hello {{ name }}", template_format="jinja2"))
+        >>> _ = registry.promote("greeting:v1", to="prod", reason="first")
+        >>> registry.resolve("greeting:prod", la.Prompt).format(name="Ada")
+        'Hello Ada'
+    """
+
+    def __init__(
+        self, backend: Backend, *, project: str, actor: str, git_commit: Callable[[], str] = lambda: ""
+    ) -> None:
+        self.backend = backend
+        self.project = project
+        self.actor = actor
+        self._git_commit = git_commit
+
+    # --- log = pack -> store -> commit
+
+    def log(
+        self,
+        name: str,
+        value: Any,
+        *,
+        aliases: str | Sequence[str] = (),
+        message: str = "",
+        inputs: References = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> Version:
+        """Log a value; the same content again returns the same version.
+
+        Args:
+            name: `[project/]name` of the collection; the first log makes it and fixes its kind.
+            value: A `Prompt`, `VectorIndex`, `EvalDataset`, `Bundle`, `Report`, `Files`, or a plug-in kind's value.
+            aliases: Aliases to move to the version in the same transaction.
+            message: What to say of it; the first log's message is kept.
+            inputs: References of the versions it was made from; pinned now.
+            tags: Free labels.
+
+        Returns:
+            The version; `created` says whether it is new.
+
+        Raises:
+            InvalidInput: The name, value, alias or tag cannot be used. Nothing was written.
+            WrongKind: The collection has another kind.
+            NotFound: An input does not exist.
+            Refused: A gate refused an alias; then nothing was logged.
+        """
+        return self._log([(name, value)], aliases, message, inputs, tags, run="")[0]
+
+    def log_many(
+        self,
+        pairs: Iterable[tuple[str, Any]],
+        *,
+        aliases: str | Sequence[str] = (),
+        message: str = "",
+        inputs: References = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> list[Version]:
+        """Log several values in one transaction, all or none; arguments and errors as `log`."""
+        return self._log(list(pairs), aliases, message, inputs, tags, run="")
+
+    def _log(
+        self,
+        pairs: Sequence[tuple[str, Any]],
+        aliases: str | Sequence[str],
+        message: str,
+        inputs: References,
+        tags: Mapping[str, str] | None,
+        run: str,
+    ) -> list[Version]:
+        names, project = self._names([name for name, _ in pairs])
+        moved = tuple(check_alias(a, field="aliases") for a in strings(aliases))
+        labels = dict(check_tag(k, v) for k, v in (tags or {}).items())
+        parents = tuple(Input(r.required("an input", field="inputs")) for r in parse_many(inputs)) if inputs else ()
+        commit = self._git_commit()
+        with self.backend.blobs.stage() as staging:
+            drafts = []
+            for name, (_, value) in zip(names, pairs, strict=True):
+                manifest, contained = self._pack(project, value, staging)
+                drafts.append(Draft(name, manifest, message, labels, moved, (*parents, *contained), commit, run))
+            return self.backend.commit(project, drafts, actor=self.actor, staging=staging)
+
+    def _pack(self, project: str, value: Any, staging: Staging) -> tuple[Manifest, tuple[Input, ...]]:
+        kind = packing.kind_of(value)
+        references = kind.references(value)
+        if not references:
+            return packing.pack(kind, value, staging), ()
+        pinned = dict(
+            zip(
+                references,
+                self._found(project, list(references.values()), verb="a bundle", field="components"),
+                strict=True,
+            )
+        )
+        parts = [Component(role, f.version.kind, f.version.digest) for role, f in pinned.items()]
+        manifest = packing.pack(kind, value, staging, parts)
+        label = Member("bundle", manifest, contains={role: f.version.name for role, f in pinned.items()})
+        refuse_misfits([label], {f.version.digest: f.manifest for f in pinned.values()})
+        return manifest, tuple(Input(f.version.pinned, "contains", role) for role, f in pinned.items())
+
+    # --- resolve = look up -> fetch -> unpack
+
+    @overload
+    def resolve(self, reference: str | Reference) -> Any: ...
+    @overload
+    def resolve(self, reference: str | Reference, type: type[V]) -> V: ...
+
+    def resolve(self, reference: str | Reference, type: Any = None) -> Any:  # noqa: A002
+        """Load the value of one version; every byte is verified before anyone parses it.
+
+        Args:
+            reference: Alias, version or digest, such as `support-agent:prod`.
+            type: Class that the value must have; None takes any.
+
+        Raises:
+            NotFound: No such version; near names are given.
+            WrongKind: The value is not of that class.
+            Damaged: Stored bytes are not what they claim to be.
+            Yanked: The version was withdrawn, and the reference is no digest.
+        """
+        wanted = Reference.parse(reference).required("resolve")
+        found = self._found(self.project, [wanted], verb="resolve")[0]
+        version = found.version
+        if version.yanked_at is not None:
+            told = f"{version} was withdrawn: {version.yank_reason}"
+            if wanted.digest is None:
+                raise Yanked(told, field=str(wanted), next_step=f"To have it all the same, resolve {version.pinned}.")
+            warnings.warn(told, YankedWarning, stacklevel=2)
+        value = self.load(found.manifest)
+        return value if type is None else packing.expect_type(value, type, str(wanted))
+
+    def load(self, manifest: Manifest) -> Any:
+        """Load the value of a manifest that was read from this registry."""
+        return packing.unpack(manifest, self.backend.blobs, self.backend.manifests)
+
+    def get(self, reference: str | Reference) -> Version:
+        """Look up one version; without a selector, the latest. Raises `NotFound`."""
+        return self.find(reference).version
+
+    def find(self, reference: str | Reference) -> Found:
+        """Look up one version and its manifest; without a selector, the latest. Raises `NotFound`."""
+        return self._found(self.project, [Reference.parse(reference).or_latest()])[0]
+
+    def read(self, references: References) -> Reading:
+        """Look up several references at one revision; each answer is a `Found`, or the error that took its place.
+
+        Raises:
+            InvalidReference: One is malformed, or they name several projects.
+        """
+        wanted = [r.or_latest() for r in parse_many(references)]
+        return self.backend.read(self._one_project(wanted), wanted)
+
+    def versions(
+        self,
+        name: str,
+        *,
+        tags: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        before: int | None = None,
+    ) -> list[Version]:
+        """Versions of a collection, newest first.
+
+        Args:
+            name: `[project/]name`.
+            tags: Only versions that carry all of these.
+            limit: At most so many.
+            before: Only numbers below this one; the last number of a page begins the next.
+
+        Raises:
+            NotFound: No such collection.
+        """
+        (bare,), project = self._names([name])
+        return self.backend.versions(project, bare, tags=tags, limit=limit, before=before)
+
+    def collections(self, *, kind: str | None = None) -> list[Collection]:
+        """Every collection of the project, by name."""
+        return self.backend.collections(self.project, kind=kind)
+
+    def pull(self, reference: str | Reference, directory: str | Path) -> list[Path]:
+        """Write the verified files of a version into a directory, and its config as `manifest.json`.
+
+        Args:
+            reference: The version; without a selector, the latest.
+            directory: Made if it does not exist; it must be empty.
+
+        Returns:
+            The files written.
+
+        Raises:
+            Conflict: The directory holds something already.
+            Damaged: Stored bytes are wrong; then the directory is as it was.
+        """
+        found = self.find(reference)
+        target = Path(directory)
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise Conflict(
+                f"{target} is not an empty directory", field="directory", next_step="Name another, or empty it."
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as aside:
+            made = Path(aside) / "files"
+            made.mkdir()
+            files = packing.view(found.manifest, self.backend.blobs)
+            for path in files.paths():
+                descriptor = found.manifest.file(path)
+                if descriptor is not None and descriptor.url is not None:
+                    continue
+                place = made / path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with files.open(path) as source, place.open("xb") as out:
+                    shutil.copyfileobj(source, out, 1 << 20)
+            name = "manifest.json" if not (made / "manifest.json").exists() else ".manifest.json"
+            (made / name).write_bytes(found.manifest.to_bytes())
+            if target.exists():
+                target.rmdir()
+            made.rename(target)
+        return sorted(p for p in target.rglob("*") if p.is_file())
+
+    # --- promote = check gates -> move aliases -> audit
+
+    def promote(
+        self,
+        references: References,
+        to: str | Sequence[str],
+        *,
+        reason: str = "",
+        ticket: str = "",
+        expect: Mapping[str, str | None] | None = None,
+    ) -> Promotion:
+        """Move aliases of several collections in one transaction, all or none.
+
+        Args:
+            references: Versions to move to, each with a selector.
+            to: The alias, or several.
+            reason: Why; asked for where the policy says so.
+            ticket: Ticket of the change.
+            expect: Collection name -> `vN` its alias must point at now, None for "must not exist"; compare-and-swap.
+
+        Raises:
+            AliasMoved: An alias is not what `expect` says.
+            Refused: A gate did not pass, components do not fit each other, or a version was withdrawn.
+            NotFound: A version does not exist.
+            InvalidReference: Two references name one collection, or they lie in several projects.
+        """
+        wanted = [r.required("promote") for r in parse_many(references)]
+        project = self._one_project(wanted)
+        aliases = [check_alias(a, field="to") for a in strings(to)]
+        if not aliases:
+            raise InvalidReference("no alias was given", field="to")
+        twice = {r.name for r in wanted if sum(o.name == r.name for o in wanted) > 1}
+        if twice:
+            raise InvalidReference(f"{min(twice)!r} is named twice in one promotion", field="references")
+        stray = sorted((expect or {}).keys() - {r.name for r in wanted})
+        if stray:
+            raise InvalidReference(
+                f"expect names {stray[0]!r}, which is not promoted",
+                field=f"expect.{stray[0]}",
+                next_step=f"Promoted are: {', '.join(r.name for r in wanted)}.",
+            )
+        targets = tuple(Target(r, a) for r in wanted for a in aliases)
+        return self.backend.promote(project, PromotionRequest(targets, reason, ticket, expect), actor=self.actor)
+
+    def rollback(
+        self, target: str | Reference, *, to: str | Reference | None = None, whole: bool = False, reason: str
+    ) -> Promotion:
+        """Undo the newest promotion not yet undone; twice means two back.
+
+        Args:
+            target: `name:alias`, or the id of a promotion to undo as a whole.
+            to: A version to go to instead, such as `v5`.
+            whole: Undo all that moved together with it.
+            reason: Why; always needed.
+
+        Raises:
+            InvalidReference: No alias is named; the hint lists recent promotions.
+            Conflict: A component of the set has moved since, or there is nothing to undo.
+            Yanked: The goal was withdrawn.
+            InvalidInput: The reason is empty.
+        """
+        if not reason.strip():
+            raise InvalidInput("a rollback needs a reason", field="reason", next_step="Say why: reason='…'.")
+        if isinstance(target, str) and "@r" in target:
+            return self.backend.rollback(target.partition("@")[0], target, reason=reason, actor=self.actor)
+        parsed = self._rollback_target(target)
+        goal = None
+        if to is not None:
+            text = str(to)
+            goal = Reference.parse(text if ":" in text or "@" in text else f"{parsed.name}:{text}", field="to")
+            if goal.name != parsed.name or goal.project not in (None, parsed.project):
+                raise InvalidReference(f"{goal} is no version of {parsed.name}", field="to")
+        project = self._one_project([parsed])
+        return self.backend.rollback(project, parsed, to=goal, whole=whole, reason=reason, actor=self.actor)
+
+    def _rollback_target(self, target: str | Reference) -> Reference:
+        parsed: Reference | None = None
+        problem = f"{str(target)!r} names no alias"
+        try:
+            parsed = Reference.parse(target)
+        except InvalidReference as error:
+            problem = error.message
+        if parsed is not None and parsed.alias is not None and parsed.digest is None:
+            check_alias(parsed.alias)
+            return parsed
+        recent = "; ".join(str(p) for p in self.backend.promotions(self.project, limit=5))
+        raise InvalidReference(
+            problem,
+            field="target",
+            next_step=f"Write name:alias, or the id of a promotion. Recent: {recent or 'none'}.",
+        )
+
+    def remove_alias(self, reference: str | Reference, *, reason: str = "") -> Promotion:
+        """Remove an alias, such as `support-agent:canary`; it stays in history. Raises `NotFound`."""
+        wanted = Reference.parse(reference)
+        check_alias(wanted.alias or "", field="reference")
+        return self.backend.remove_alias(self._one_project([wanted]), wanted, reason=reason, actor=self.actor)
+
+    def yank(self, reference: str | Reference, *, reason: str) -> Version:
+        """Withdraw a version: no alias may be moved to it any more; a digest or a lockfile still resolves it.
+
+        Raises:
+            Conflict: An alias names it; move that first.
+            InvalidInput: The reason is empty.
+        """
+        if not reason.strip():
+            raise InvalidInput("yank needs a reason", field="reason", next_step="Say why: reason='…'.")
+        wanted = Reference.parse(reference).required("yank")
+        return self.backend.yank(self._one_project([wanted]), wanted, reason=reason, actor=self.actor)
+
+    def tag(
+        self,
+        reference: str | Reference,
+        *,
+        set: Mapping[str, str] | None = None,  # noqa: A002
+        remove: str | Sequence[str] = (),
+    ) -> Version:
+        """Set and remove labels of a version; audited, never resolved by."""
+        wanted = Reference.parse(reference).or_latest()
+        labels = dict(check_tag(k, v) for k, v in (set or {}).items())
+        gone = [check_name(k, field="remove") for k in strings(remove)]
+        project = self._one_project([wanted])
+        return self.backend.tag(project, wanted, set=labels, remove=gone, actor=self.actor)
+
+    # --- look back
+
+    def history(self, reference: str | Reference, *, limit: int | None = None) -> list[HistoryEntry]:
+        """Every move of an alias, newest first; without a selector, of `latest`.
+
+        Raises:
+            InvalidReference: The reference names a version, not an alias.
+            NotFound: No such collection, or the alias never existed.
+        """
+        wanted = Reference.parse(reference).or_latest()
+        if wanted.alias is None:
+            raise InvalidReference(f"{wanted} is no alias", field="reference", next_step=f"Write {wanted.name}:prod.")
+        return self.backend.history(self._one_project([wanted]), wanted, limit=limit)
+
+    def promotions(self, *, limit: int = 20) -> list[Promotion]:
+        """The newest promotions of the project, newest first."""
+        return self.backend.promotions(self.project, limit=limit)
+
+    def state(self, alias: str, *, at: str | datetime | None = None) -> State:
+        """What an alias meant everywhere in the project, now or at a time.
+
+        Args:
+            alias: The alias, such as `prod`.
+            at: ISO 8601 text or a `datetime`; without an offset it is UTC.
+
+        Returns:
+            A mapping: collection name -> the version then, and the move that put it there.
+        """
+        return self.backend.state(self.project, alias, at=None if at is None else parse_time(at))
+
+    def diff(self, before: str | Reference, after: str | Reference) -> Diff:
+        """Differences of two versions of one kind, in the words of that kind.
+
+        Raises:
+            WrongKind: They are of two kinds.
+        """
+        first, second = self.find(before), self.find(after)
+        if first.version.kind != second.version.kind:
+            raise WrongKind(
+                f"{first.version} is a {first.version.kind} and {second.version} a {second.version.kind}",
+                next_step="Compare two versions of one kind.",
+            )
+        views = (packing.view(first.manifest, self.backend.blobs), packing.view(second.manifest, self.backend.blobs))
+        made = packing.kind_named(first.version.kind).diff(first.manifest, second.manifest, views)
+        return Diff(
+            made.kind,
+            str(first.version.reference),
+            str(second.version.reference),
+            made.changes,
+            made.text,
+            made.numbers,
+        )
+
+    def lineage(self, reference: str | Reference, direction: str = "up") -> Lineage:
+        """The whole closure of a version: what it came from (`up`), or what came of it (`down`)."""
+        wanted = Reference.parse(reference).or_latest()
+        return self.backend.lineage(self._one_project([wanted]), wanted, check_direction(direction))
+
+    # --- runs
+
+    def run(self, name: str, *, parameters: Mapping[str, Any] | None = None) -> Run:
+        """Begin a run: a `with` block that records what it used and produced; one that raises is kept as failed.
+
+        Example:
+            >>> with registry.run("build-index", parameters={"model": "bge-small"}) as run:  # doctest: +SKIP
+            ...     docs = run.use("support-docs:v3", la.Files)
+            ...     run.log("support-kb", build(docs))
+        """
+        return Run(self, check_name(name), dict(parameters or {}))
+
+    def runs(self, *, limit: int = 50) -> list[RunRecord]:
+        """The newest runs, newest first."""
+        return self.backend.runs(self.project, limit=limit)
+
+    def get_run(self, run: str) -> RunRecord:
+        """One run by id. Raises `NotFound`."""
+        return self.backend.run(self.project, run)
+
+    # --- upkeep
+
+    def projects(self) -> list[Project]:
+        """Every project, by name."""
+        return self.backend.projects()
+
+    def create_project(self, name: str) -> Project:
+        """Make a project. Raises `Conflict` if it exists."""
+        return self.backend.create_project(check_name(name, field="project"), actor=self.actor)
+
+    def verify(self, *, read_data: bool = False) -> Verification:
+        """Check that everything the versions need is there; with `read_data`, that every stored byte is right."""
+        return self.backend.verify(read_data=read_data)
+
+    def stats(self) -> Stats:
+        """Bytes, logical and stored."""
+        return self.backend.stats()
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        self.backend.close()
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Registry {self.backend.location} project={self.project}>"
+
+    # --- helpers
+
+    def _found(
+        self, project: str, references: Sequence[str | Reference], *, verb: str = "", field: str = "reference"
+    ) -> list[Found]:
+        wanted = [Reference.parse(r, field=field) for r in references]
+        if verb:
+            wanted = [r.required(verb, field=field) for r in wanted]
+        reading = self.backend.read(self._one_project(wanted, project), wanted)
+        found = []
+        for item in reading.items:
+            if isinstance(item, LlmartifactsError):
+                raise item
+            found.append(item)
+        return found
+
+    def _one_project(self, references: Sequence[Reference], default: str | None = None) -> str:
+        """The one project that all references lie in. Raises `InvalidReference` if there are several."""
+        home = default or self.project
+        projects = {r.project or home for r in references}
+        if len(projects) > 1:
+            raise InvalidReference(
+                f"the references lie in several projects: {', '.join(sorted(projects))}",
+                field="references",
+                next_step="One call stays within one project.",
+            )
+        return projects.pop() if projects else home
+
+    def _names(self, texts: Sequence[str]) -> tuple[list[str], str]:
+        """Bare names and their one project, from `[project/]name` without a selector."""
+        parsed = [Reference.parse(t, field="name") for t in texts]
+        for reference in parsed:
+            if reference.selects:
+                raise InvalidReference(
+                    f"{reference} has a selector, and here the name of a collection is wanted",
+                    field="name",
+                    next_step=f"Write {reference.name!r}; aliases go into `aliases=`.",
+                )
+        return [r.name for r in parsed], self._one_project(parsed)
+
+
+class Run:
+    """One execution that uses and produces versions; made by `Registry.run`.
+
+    Attributes:
+        id: Its id, once begun.
+    """
+
+    def __init__(self, registry: Registry, name: str, parameters: dict[str, Any]) -> None:
+        self._registry = registry
+        self._name = name
+        self._parameters = parameters
+        self._used: list[Reference] = []
+        self.id = ""
+
+    def __enter__(self) -> Run:
+        backend = self._registry.backend
+        self.id = backend.start_run(
+            self._registry.project,
+            self._name,
+            parameters=self._parameters,
+            actor=self._registry.actor,
+            git_commit=self._registry._git_commit(),
+        ).id
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        told = "" if error is None else f"{type(error).__name__}: {error}"[:2000]
+        status = "done" if error is None else "failed"
+        self._registry.backend.end_run(
+            self._registry.project, self.id, status=status, error=told, actor=self._registry.actor
+        )
+
+    @overload
+    def use(self, reference: str | Reference) -> Any: ...
+    @overload
+    def use(self, reference: str | Reference, type: type[V]) -> V: ...
+
+    def use(self, reference: str | Reference, type: Any = None) -> Any:  # noqa: A002
+        """Load a version and record that this run read it; arguments and errors as `Registry.resolve`."""
+        registry = self._registry
+        found = registry._found(registry.project, [reference], verb="use")[0]
+        value = registry.resolve(found.version.pinned, type) if type else registry.resolve(found.version.pinned)
+        registry.backend.use_in_run(registry.project, self.id, found.version.pinned, actor=registry.actor)
+        self._used.append(found.version.pinned)
+        return value
+
+    def log(
+        self,
+        name: str,
+        value: Any,
+        *,
+        aliases: str | Sequence[str] = (),
+        message: str = "",
+        inputs: References = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> Version:
+        """Log a value as this run's product, derived from everything it used so far; otherwise as `Registry.log`."""
+        given = parse_many(inputs) if inputs else []
+        return self._registry._log([(name, value)], aliases, message, [*self._used, *given], tags, self.id)[0]
