@@ -57,7 +57,7 @@ def init(path: str | os.PathLike[str] = DIRECTORY, *, project: str | None = None
     """
     from llmartifacts.versioning.embedded import EmbeddedBackend
 
-    EmbeddedBackend.create(Path(path)).close()
+    EmbeddedBackend.create(Path(path), actor=actor or who()).close()
     return connect(path, project=project, actor=actor)
 
 

@@ -17,7 +17,7 @@ from llmartifacts.kinds.base import FileView, Kind
 from llmartifacts.records.backend import BlobSource, Staging
 from llmartifacts.records.canonical import plain_json
 from llmartifacts.records.digest import Blob, Digest
-from llmartifacts.records.manifest import Component, Descriptor, Manifest
+from llmartifacts.records.manifest import INLINE_BYTES, Component, Descriptor, Manifest
 from llmartifacts.records.names import check_path, near_names
 
 V = TypeVar("V")
@@ -79,6 +79,7 @@ class StoredFiles:
 
     def __init__(self, manifest: Manifest, blobs: BlobSource, components: Mapping[str, Any] | None = None) -> None:
         self._files = {f.path: f for f in manifest.files}
+        self._parts = manifest.components
         self._blobs = blobs
         self._components = components or {}
 
@@ -100,7 +101,7 @@ class StoredFiles:
 
     def size(self, path: str) -> int:
         """Bytes of one file."""
-        return self._descriptor(path).size
+        return self.descriptor(path).size
 
     def component(self, role: str) -> Any:
         """The loaded value of one part of a bundle."""
@@ -113,14 +114,19 @@ class StoredFiles:
             )
         return self._components[role]
 
-    def _descriptor(self, path: str) -> Descriptor:
+    def parts(self) -> Sequence[Component]:
+        """The pinned parts of a bundle, by role."""
+        return self._parts
+
+    def descriptor(self, path: str) -> Descriptor:
+        """Path, digest, size and, for content kept outside, URL of one file."""
         found = self._files.get(path)
         if found is None:
             raise NotFound(f"no file {path!r}", what="file", name=path, near=near_names(path, self._files))
         return found
 
     def _named(self, path: str, get: Callable[[Blob], V]) -> V:
-        found = self._descriptor(path)
+        found = self.descriptor(path)
         if found.url is not None:
             raise NotFound(
                 f"{path!r} is kept outside the registry, at {found.url}",
@@ -154,7 +160,10 @@ def pack(kind: Kind[V], value: V, staging: Staging, components: Sequence[Compone
     if problems:
         field, _, what = problems[0].partition(": ")
         raise InvalidValue(what or problems[0], field=field if what else "")
-    return Manifest.build(kind.name, config, sink.descriptors, components)
+    manifest = Manifest.build(kind.name, config, sink.descriptors, components)
+    if len(manifest.to_bytes()) > INLINE_BYTES:
+        staging.add(manifest.to_bytes())
+    return manifest
 
 
 def unpack(
@@ -182,8 +191,10 @@ def unpack(
                     name=part.role,
                 )
             inner = found[part.digest]
-            if inner.components:
+            if inner.components or inner.kind == manifest.kind:
                 raise InvalidValue("a bundle holds no bundle", field=f"components.{part.role}")
+            if inner.kind != part.kind:
+                raise InvalidValue(f"it is a {inner.kind}, not a {part.kind}", field=f"components.{part.role}")
             components[part.role] = unpack(inner, blobs, manifests)
     kind = kind_named(manifest.kind)
     return kind.unpack(manifest.config, StoredFiles(manifest, blobs, components))

@@ -5,12 +5,13 @@ A gate is pure: the candidate carries all it may look at. It never calls a model
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from llmartifacts.errors import GateRefused
+from llmartifacts.records.digest import Digest
 from llmartifacts.records.manifest import Manifest
 from llmartifacts.records.policy import GateResult, Verdict, all_of, any_of
 from llmartifacts.records.version import Version
@@ -25,12 +26,14 @@ class Moving:
         version: The version it shall point at.
         manifest: What that is.
         serving: The version it points at now; None if it does not exist.
+        contains: Of a bundle: role -> name of the collection the part came from.
     """
 
     alias: str
     version: Version
     manifest: Manifest
     serving: Version | None
+    contains: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Candidate:
 
     project: str
     moving: tuple[Moving, ...]
-    parts: Mapping[str, Manifest | None] = field(default_factory=dict)
+    parts: Mapping[Digest, Manifest | None] = field(default_factory=dict)
     actor: str = ""
     reason: str = ""
     ticket: str = ""
@@ -71,33 +74,61 @@ class Gate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Passes if every gate passes; the worst verdict otherwise. Of no gates at all: ERROR."""
+    """Passes if every gate passes; the worst verdict otherwise. Of no gates at all: ERROR.
+
+    Attributes:
+        gates: The gates.
+        name: Its name.
+    """
 
     gates: Sequence[Gate]
     name: str = "all-of"
 
     def judge(self, candidate: Candidate) -> GateResult:
         """Judge by every gate."""
-        return _combined(self.name, [g.judge(candidate) for g in self.gates], all_of)
+        return _combined(self.name, [judge(g, candidate) for g in self.gates], all_of)
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """Passes if some gate passes and none is tampered with; the best verdict otherwise. Of no gates at all: ERROR."""
+    """Passes if some gate passes and none is tampered with; the best verdict otherwise. Of no gates at all: ERROR.
+
+    Attributes:
+        gates: The gates.
+        name: Its name.
+    """
 
     gates: Sequence[Gate]
     name: str = "any-of"
 
     def judge(self, candidate: Candidate) -> GateResult:
         """Judge by every gate."""
-        return _combined(self.name, [g.judge(candidate) for g in self.gates], any_of)
+        return _combined(self.name, [judge(g, candidate) for g in self.gates], any_of)
 
 
-def _combined(name: str, results: list[GateResult], rule: object) -> GateResult:
-    verdict = any_of([r.verdict for r in results]) if rule is any_of else all_of([r.verdict for r in results])
-    told = "; ".join(str(r) for r in results if r.verdict is not Verdict.PASS) or "all conditions hold"
-    steps = " ".join(r.next_step for r in results if r.next_step)
-    return GateResult(name, name, verdict, told if results else "no condition was given", steps)
+def judge(gate: Gate, candidate: Candidate) -> GateResult:
+    """A gate's answer; one that crashes or answers with something else is an ERROR, which denies."""
+    name = str(getattr(gate, "name", type(gate).__name__))
+    try:
+        result: object = gate.judge(candidate)
+    except Exception as error:  # noqa: BLE001
+        told = f"the gate could not be computed: {type(error).__name__}: {error}"
+        return GateResult(name, name, Verdict.ERROR, told[:1000], "Mend the gate, or take it out of the policy.")
+    if isinstance(result, GateResult) and isinstance(result.verdict, Verdict):
+        return result
+    told = f"the gate answered with a {type(result).__name__}, not with a verdict"
+    return GateResult(name, name, Verdict.ERROR, told, "Mend the gate, or take it out of the policy.")
+
+
+def _combined(name: str, results: Sequence[GateResult], combine: Callable[[Sequence[Verdict]], Verdict]) -> GateResult:
+    verdict = combine([r.verdict for r in results])
+    if not results:
+        return GateResult(name, name, verdict, "no condition was given", "Name at least one gate.")
+    if verdict is Verdict.PASS:
+        return GateResult(name, name, verdict, "; ".join(str(r) for r in results if r.verdict is Verdict.PASS))
+    bad = [r for r in results if r.verdict is not Verdict.PASS]
+    steps = " ".join(dict.fromkeys(r.next_step for r in bad if r.next_step))
+    return GateResult(name, name, verdict, "; ".join(map(str, bad)), steps)
 
 
 def require_pass(results: Sequence[GateResult]) -> None:

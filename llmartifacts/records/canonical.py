@@ -62,9 +62,7 @@ def check_json(value: Json, *, field: str = "", depth: int = 0) -> None:
         if depth >= MAX_DEPTH:
             raise InvalidManifest(f"nested deeper than {MAX_DEPTH} levels", field=field)
         for key, item in value.items():
-            if type(key) is not str:
-                raise InvalidManifest(f"the key {key!r:.60} is not text", field=field)
-            check_json(key, field=f"{field} (key {key!a:.60})")
+            check_key(key, field=field)
             check_json(item, field=f"{field}.{key}" if field else key, depth=depth + 1)
     elif kind is list or kind is tuple:
         if depth >= MAX_DEPTH:
@@ -76,11 +74,14 @@ def check_json(value: Json, *, field: str = "", depth: int = 0) -> None:
             raise InvalidManifest(
                 f"the integer {value:.3e} is beyond 2^53-1" if abs(value) < 10**300 else "the integer is beyond 2^53-1",
                 field=field,
-                next_step="Write it as text: JSON parsers disagree about integers of this size.",
+                next_step=_BIG,
             )
     elif kind is float:
         if not math.isfinite(value):
             raise InvalidManifest(f"{value} is not a JSON number", field=field, next_step="Leave it out, or use null.")
+        # RFC 8785 writes these without an exponent, so that they come back as integers beyond 2^53-1.
+        if MAX_INTEGER < abs(value) < 1e21:
+            raise InvalidManifest(f"{value} is written as an integer beyond 2^53-1", field=field, next_step=_BIG)
     elif value is not None and kind is not bool:
         raise InvalidManifest(
             f"a {kind.__name__} is not JSON",
@@ -121,20 +122,32 @@ def parse_json(data: bytes | str, *, field: str = "", origin: str = "", max_byte
     return value
 
 
-def plain_json(value: Any, *, field: str = "") -> Json:
+def plain_json(value: Any, *, field: str = "", depth: int = 0) -> Json:
     """A private copy of a JSON value with mappings and sequences turned into dicts and lists.
 
     Raises:
         InvalidManifest: As `check_json`.
     """
-    if isinstance(value, Mapping):
-        return {str(k): plain_json(v, field=f"{field}.{k}" if field else str(k)) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_json(v, field=f"{field}[{i}]") for i, v in enumerate(value)]
-    check_json(value, field=field)
-    return value
+    if not isinstance(value, Mapping | list | tuple):
+        check_json(value, field=field)
+        return value
+    if depth >= MAX_DEPTH:
+        raise InvalidManifest(f"nested deeper than {MAX_DEPTH} levels", field=field)
+    if not isinstance(value, Mapping):
+        return [plain_json(v, field=f"{field}[{i}]", depth=depth + 1) for i, v in enumerate(value)]
+    for key in value:
+        check_key(key, field=field)
+    return {k: plain_json(v, field=f"{field}.{k}" if field else k, depth=depth + 1) for k, v in value.items()}
 
 
+def check_key(key: object, *, field: str = "") -> None:
+    """Check one key of an object. Raises `InvalidManifest`: it is not text (1 and "1" would become one key)."""
+    if type(key) is not str:
+        raise InvalidManifest(f"the key {key!r:.60} is not text", field=field)
+    check_json(key, field=f"{field} (key {key!a:.60})")
+
+
+_BIG = "Write it as text: JSON parsers disagree about integers of this size."
 _SURROGATE = "Decode the text with the right encoding; a lone surrogate has no UTF-8 form."
 
 

@@ -94,6 +94,8 @@ def diff_files(before: Manifest, after: Manifest) -> Iterator[Change]:
         old, new = a.get(path), b.get(path)
         if old and new and old.digest != new.digest:
             yield Change(f"files/{path}", f"{old.size} bytes", f"{new.size} bytes", "changed")
+        elif old and new and old.url != new.url:
+            yield Change(f"files/{path}.url", old.url, new.url, "changed")
         elif old and not new:
             yield Change(f"files/{path}", f"{old.size} bytes", None, "removed")
         elif new and not old:
@@ -113,5 +115,6 @@ def excluding(changes: Iterable[Change], *prefixes: str) -> Iterator[Change]:
 
 
 def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    # Control characters of what was logged never reach a terminal.
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

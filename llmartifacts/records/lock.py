@@ -13,7 +13,7 @@ from typing import Any
 from llmartifacts.errors import InvalidManifest, NewerFormat
 from llmartifacts.records.canonical import canonical_bytes, parse_json
 from llmartifacts.records.digest import Digest, digest_of, parse_digest
-from llmartifacts.records.names import check_name
+from llmartifacts.records.names import check_name, version_number
 from llmartifacts.records.reference import Reference
 
 SCHEMA = "llmartifacts/lock/1"
@@ -123,7 +123,7 @@ class Lockfile:
     def _entry(name: str, c: Mapping[str, Any]) -> Locked:
         where = f"components.{name}"
         reference = Reference.parse(c["reference"], field=f"{where}.reference")
-        number = Reference.parse(f"x:{c['version']}", field=f"{where}.version").number
+        number = version_number(c["version"])
         if number is None:
             raise ValueError(f"{where}.version is {c['version']!r}")
         move = c.get("move")

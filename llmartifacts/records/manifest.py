@@ -24,6 +24,8 @@ SCHEMA = "llmartifacts/manifest/1"
 _SCHEMA_FAMILY = "llmartifacts/manifest/"
 MAX_FILES = 100_000
 MAX_BYTES = 32 * 1024 * 1024
+_FILE = frozenset({"path", "digest", "size"})
+_PART = frozenset({"role", "kind", "digest"})
 INLINE_BYTES = 64 * 1024
 """A longer manifest is stored and sent as a blob by its digest."""
 
@@ -139,6 +141,12 @@ class Manifest:
         if extra:
             raise InvalidManifest(f"unknown fields {sorted(extra)}", field=min(extra), origin=origin)
         try:
+            for i, f in enumerate(body["files"]):
+                if f.keys() != _FILE and not (f.keys() == _FILE | {"url"} and f["url"]):
+                    raise InvalidManifest(f"the fields are {sorted(f)}", field=f"files[{i}]", origin=origin)
+            for i, c in enumerate(body["components"]):
+                if c.keys() != _PART:
+                    raise InvalidManifest(f"the fields are {sorted(c)}", field=f"components[{i}]", origin=origin)
             files = tuple(
                 Descriptor(f["path"], parse_digest(f["digest"]), f["size"], f.get("url")) for f in body["files"]
             )
@@ -179,7 +187,11 @@ class Manifest:
 
     def file(self, path: str) -> Descriptor | None:
         """The descriptor of one path, or None."""
-        return next((f for f in self.files if f.path == path), None)
+        return self._by_path.get(path)
+
+    @cached_property
+    def _by_path(self) -> dict[str, Descriptor]:
+        return {f.path: f for f in self.files}
 
     def _check(self) -> None:
         check_name(self.kind, field="kind")

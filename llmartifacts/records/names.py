@@ -140,7 +140,7 @@ def _path_problem(path: object) -> str:
             return "is not in Unicode normal form NFC"
     if len(path.encode()) > MAX_PATH_BYTES:
         return f"is longer than {MAX_PATH_BYTES} bytes"
-    if any(ord(c) < 32 or ord(c) == 127 or unicodedata.category(c) in ("Cc", "Cf") for c in path):
+    if any(unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") for c in path):
         return "holds a control or invisible character"
     if "\\" in path or ":" in path:
         return "holds a backslash or a colon, which other systems read as a separator"
@@ -151,7 +151,7 @@ def _path_problem(path: object) -> str:
             return f"has the segment {segment!r}"
         if len(segment.encode()) > MAX_SEGMENT_BYTES:
             return f"has a segment longer than {MAX_SEGMENT_BYTES} bytes"
-        if segment.endswith((" ", ".")) or segment.startswith(" "):
+        if segment.endswith(".") or segment != segment.strip():
             return f"has the segment {segment!r}, which ends in a dot or has a space at an end"
     return ""
 

@@ -21,7 +21,7 @@ def to_micros(at: datetime) -> int:
 
 def to_text(at: datetime) -> str:
     """RFC 3339 with microseconds and `Z`."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def parse_time(value: str | datetime, *, field: str = "at") -> datetime:

@@ -1,0 +1,184 @@
+"""Projects and collections: names, kinds, revisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmartifacts.errors import Conflict, InvalidReference, NotFound, WrongKind
+from llmartifacts.metadata.database import Session
+from llmartifacts.records.names import near_names
+from llmartifacts.records.promotion import promotion_id
+from llmartifacts.records.times import from_micros
+from llmartifacts.records.version import Collection, Project
+
+
+@dataclass(slots=True)
+class CollectionRow:
+    """A collection as the database has it; `head`, `latest` and `latest_move` change as versions are logged."""
+
+    id: int
+    project_id: int
+    name: str
+    kind: str
+    head: int
+    latest: int | None
+    latest_move: int
+
+
+def find_project(s: Session, name: str) -> tuple[int, int]:
+    """Id and revision of a project. Raises `NotFound` with near names."""
+    row = s.row("select id, revision from project where name = :n", {"n": name})
+    if row is None:
+        known = [r[0] for r in s.rows("select name from project order by name limit 10000")]
+        raise NotFound(f"there is no project {name!r}", what="project", name=name, near=near_names(name, known))
+    return row[0], row[1]
+
+
+def ensure_project(s: Session, name: str) -> tuple[int, int]:
+    """Id and revision of a project, which is made if it is not there."""
+    row = s.row("select id, revision from project where name = :n {lock}", {"n": name})
+    if row is not None:
+        return row[0], row[1]
+    return insert_project(s, name), 0
+
+
+def insert_project(s: Session, name: str) -> int:
+    """Make a project; returns its id. Raises `Conflict` if it is there, in whatever case."""
+    taken = s.row("select name from project where name_key = :k", {"k": name.casefold()})
+    if taken:
+        raise Conflict(f"there is a project {taken[0]!r} already", field="project", next_step=f"Use {taken[0]}/….")
+    row = s.row(
+        "insert into project(name, name_key, created_at) values (:n, :k, :at) returning id",
+        {"n": name, "k": name.casefold(), "at": s.now()},
+    )
+    return int(row[0]) if row else 0
+
+
+def project_record(s: Session, name: str) -> Project:
+    """One project. Raises `NotFound`."""
+    find_project(s, name)
+    return next(p for p in list_projects(s) if p.name == name)
+
+
+def list_projects(s: Session) -> list[Project]:
+    """Every project, by name."""
+    rows = s.rows(
+        "select p.name, p.revision, (select count(*) from collection c where c.project_id = p.id), p.created_at"
+        " from project p order by p.name"
+    )
+    return [Project(r[0], r[1], r[2], from_micros(r[3])) for r in rows]
+
+
+def bump(
+    s: Session,
+    project_id: int,
+    project: str,
+    *,
+    actor: str,
+    verb: str,
+    reason: str,
+    ticket: str,
+    results: str = "[]",
+    undoes: int | None = None,
+) -> tuple[int, int, str]:
+    """Count one change of aliases: the new revision, its time, which never goes back, and its id."""
+    row = s.row("select revision from project where id = :p {lock}", {"p": project_id})
+    revision = int(row[0] if row else 0) + 1
+    s.run("update project set revision = :r where id = :p", {"r": revision, "p": project_id})
+    at = s.now()
+    last = s.row(
+        "select at from promotion where project_id = :p and revision = :r", {"p": project_id, "r": revision - 1}
+    )
+    if last and last[0] >= at:
+        at = last[0] + 1
+    s.run(
+        "insert into promotion(project_id, revision, at, actor, verb, reason, ticket, results, undoes)"
+        " values (:p, :r, :at, :a, :v, :why, :t, :res, :u)",
+        {
+            "p": project_id,
+            "r": revision,
+            "at": at,
+            "a": actor,
+            "v": verb,
+            "why": reason,
+            "t": ticket,
+            "res": results,
+            "u": undoes,
+        },
+    )
+    return revision, at, promotion_id(project, revision)
+
+
+def find_collection(s: Session, project_id: int, name: str) -> CollectionRow:
+    """One collection by its exact name. Raises `NotFound` with near names."""
+    row = s.row(
+        "select id, project_id, name, kind, head, latest, latest_move from collection"
+        " where project_id = :p and name = :n",
+        {"p": project_id, "n": name},
+    )
+    if row is None:
+        raise missing_collection(s, project_id, name)
+    return CollectionRow(*row)
+
+
+def missing_collection(s: Session, project_id: int, name: str) -> NotFound:
+    """The error for a name that is not there, with near names."""
+    known = [
+        r[0]
+        for r in s.rows(
+            "select name from collection where project_id = :p order by name limit 10000", {"p": project_id}
+        )
+    ]
+    return NotFound(f"there is no collection {name!r}", what="collection", name=name, near=near_names(name, known))
+
+
+def ensure_collection(s: Session, project_id: int, name: str, kind: str, now: int) -> CollectionRow:
+    """A collection to log into, made if it is not there.
+
+    Raises:
+        WrongKind: It has another kind.
+        InvalidReference: One exists whose name differs in case only.
+    """
+    row = s.row(
+        "select id, project_id, name, kind, head, latest, latest_move from collection"
+        " where project_id = :p and name_key = :k {lock}",
+        {"p": project_id, "k": name.casefold()},
+    )
+    if row is None:
+        made = s.row(
+            "insert into collection(project_id, name, name_key, kind, created_at)"
+            " values (:p, :n, :k, :kind, :at) returning id",
+            {"p": project_id, "n": name, "k": name.casefold(), "kind": kind, "at": now},
+        )
+        return CollectionRow(made[0] if made else 0, project_id, name, kind, 0, None, 0)
+    found = CollectionRow(*row)
+    if found.name != name:
+        raise InvalidReference(
+            f"{name!r} differs from the collection {found.name!r} in case only",
+            field="name",
+            next_step=f"Log it as {found.name}, or choose another name.",
+        )
+    if found.kind != kind:
+        raise WrongKind(
+            f"{name} holds {found.kind} versions, and this is a {kind}",
+            field="value",
+            next_step="Log it under another name: a collection has one kind.",
+        )
+    return found
+
+
+def list_collections(s: Session, project_id: int, project: str, kind: str | None) -> list[Collection]:
+    """Every collection of a project, by name."""
+    rows = s.rows(
+        "select c.id, c.name, c.kind, c.head, c.latest, c.created_at from collection c where c.project_id = :p"
+        " and (cast(:kind as text) is null or c.kind = :kind) order by c.name",
+        {"p": project_id, "kind": kind},
+    )
+    aliases: dict[int, dict[str, int]] = {}
+    for collection_id, name, number in s.rows(
+        "select a.collection_id, a.name, a.number from alias a join collection c on c.id = a.collection_id"
+        " where c.project_id = :p and a.number is not null order by a.name",
+        {"p": project_id},
+    ):
+        aliases.setdefault(collection_id, {})[name] = number
+    return [Collection(project, r[1], r[2], r[3], r[4], aliases.get(r[0], {}), from_micros(r[5])) for r in rows]

@@ -1,0 +1,73 @@
+"""Numbered migrations. A release applies those it has and refuses a database that has more.
+
+Column types are the database's own words for `{id}`, `{text}`, `{bytes}`; numbers are `bigint`, times are microseconds
+since 1970 in UTC, digests are 32 raw bytes. A statement ends with `;`.
+"""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    create table project(
+      id {id}, name {text} not null, name_key {text} not null unique,
+      revision bigint not null default 0, created_at bigint not null);
+    create table collection(
+      id {id}, project_id bigint not null references project(id), name {text} not null, name_key {text} not null,
+      kind {text} not null, head bigint not null default 0, latest bigint, latest_move bigint not null default 0,
+      created_at bigint not null, unique(project_id, name_key));
+    create table manifest(digest {bytes} primary key, body {bytes}, size bigint not null);
+    create table content(
+      manifest {bytes} not null, blob {bytes} not null, size bigint not null, primary key(manifest, blob));
+    create index content_blob on content(blob);
+    create table version(
+      id {id}, collection_id bigint not null references collection(id), number bigint not null,
+      digest {bytes} not null references manifest(digest), size bigint not null, author {text} not null,
+      message {text} not null, git_commit {text} not null, run_id {text} not null, created_at bigint not null,
+      yanked_at bigint, yank_reason {text} not null default '',
+      unique(collection_id, number), unique(collection_id, digest));
+    create index version_digest on version(digest);
+    create table alias(
+      collection_id bigint not null references collection(id), name {text} not null, number bigint,
+      move bigint not null, revision bigint not null, primary key(collection_id, name));
+    create table promotion(
+      project_id bigint not null references project(id), revision bigint not null, at bigint not null,
+      actor {text} not null, verb {text} not null, reason {text} not null, ticket {text} not null,
+      results {text} not null, undoes bigint, primary key(project_id, revision));
+    create index promotion_at on promotion(project_id, at);
+    create table move(
+      collection_id bigint not null references collection(id), alias {text} not null, number bigint not null,
+      project_id bigint not null, revision bigint not null, at bigint not null, actor {text} not null,
+      old bigint, new bigint, stacked bigint not null, undone_by bigint,
+      primary key(collection_id, alias, number));
+    create index move_revision on move(project_id, revision);
+    create table edge(
+      child bigint not null references version(id), parent bigint not null references version(id),
+      relation {text} not null, role {text} not null, primary key(child, parent, relation, role));
+    create index edge_parent on edge(parent);
+    create table tag(
+      version_id bigint not null references version(id), name {text} not null, value {text} not null,
+      primary key(version_id, name));
+    create index tag_name on tag(name, value, version_id);
+    create table run(
+      id {text} primary key, project_id bigint not null references project(id), name {text} not null,
+      status {text} not null, parameters {text} not null, author {text} not null, git_commit {text} not null,
+      started_at bigint not null, ended_at bigint, error {text} not null default '');
+    create index run_started on run(project_id, started_at);
+    create table run_version(
+      run_id {text} not null references run(id), version_id bigint not null references version(id),
+      relation {text} not null, position bigint not null, primary key(run_id, version_id, relation));
+    create table audit(
+      id {id}, project_id bigint, at bigint not null, verb {text} not null, subject {text} not null,
+      entry {text} not null, leaf {bytes} not null);
+    create index audit_project on audit(project_id, id);
+    """,
+)
+
+SCHEMA = len(MIGRATIONS)
+"""The newest schema that this release knows."""
+
+
+def statements(migration: str, types: object) -> list[str]:
+    """The statements of one migration in a database's own words."""
+    text = migration.format(**dict(types))  # type: ignore[call-overload]
+    return [s.strip() for s in text.split(";") if s.strip()]

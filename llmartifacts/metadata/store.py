@@ -1,0 +1,66 @@
+"""`MetadataStore`: a database brought to this release's schema, with its two kinds of transaction.
+
+The tables are worked on by `projects`, `versions`, `aliases`, `graph`, `runs` and `audit`, which hold all SQL.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from llmartifacts.errors import NewerFormat
+from llmartifacts.metadata.database import Database, Session
+from llmartifacts.metadata.schema import MIGRATIONS, SCHEMA, statements
+
+
+class MetadataStore:
+    """A database with this release's schema.
+
+    Args:
+        database: The database; migrated on opening if it is older.
+        create: Begin with an empty schema where there is none.
+
+    Raises:
+        NewerFormat: It was written by a newer release.
+        NotAllowed: It is older and cannot be written.
+    """
+
+    def __init__(self, database: Database, *, create: bool = False) -> None:
+        self.database = database
+        if create:
+            with database.writing() as s:
+                s.run(
+                    f"create table if not exists meta(name {database.types['text']} primary key, value bigint not null)"
+                )
+                s.run("insert into meta(name, value) values ('schema', 0) on conflict do nothing")
+        with database.reading() as s:
+            current = _schema(s) == SCHEMA
+        if not current:
+            self._migrate()
+
+    def reading(self) -> AbstractContextManager[Session]:
+        """A read transaction: everything in it is of one moment."""
+        return self.database.reading()
+
+    def writing(self) -> AbstractContextManager[Session]:
+        """A write transaction, one at a time, in fair order."""
+        return self.database.writing()
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()
+
+    def _migrate(self) -> None:
+        with self.database.writing() as s:
+            at = _schema(s)  # again: another process may have been first
+            for number, migration in enumerate(MIGRATIONS[at:], at + 1):
+                for statement in statements(migration, self.database.types):
+                    s.run(statement)
+                s.run("update meta set value = :v where name = 'schema'", {"v": number})
+
+
+def _schema(s: Session) -> int:
+    row = s.row("select value from meta where name = 'schema'")
+    number = int(row[0]) if row else 0
+    if number > SCHEMA:
+        raise NewerFormat(f"the registry has schema {number}, this release knows {SCHEMA}", field="schema")
+    return number

@@ -1,0 +1,314 @@
+"""Versions, manifests, tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from llmartifacts.errors import NotFound
+from llmartifacts.metadata.database import Row, Session
+from llmartifacts.metadata.projects import CollectionRow, missing_collection
+from llmartifacts.records.digest import Blob, Digest, digest_bytes, digest_from_bytes
+from llmartifacts.records.manifest import INLINE_BYTES, Manifest
+from llmartifacts.records.names import LATEST, near_names
+from llmartifacts.records.reference import Reference
+from llmartifacts.records.times import from_micros
+from llmartifacts.records.version import Version
+
+_COLUMNS = (
+    "v.id, c.id, c.name, c.kind, v.number, v.digest, v.created_at, v.author, v.message, v.size, v.git_commit, v.run_id,"
+    " v.yanked_at, v.yank_reason, c.latest"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """A version with its ids.
+
+    Attributes:
+        id: Id of the version.
+        collection_id: Id of its collection.
+        version: The version, without tags and aliases.
+        body: Bytes of the manifest; None if they are kept as a blob, or were not asked for.
+        move: Move number of the alias it was found by.
+        latest: Number of the collection's latest version.
+    """
+
+    id: int
+    collection_id: int
+    version: Version
+    body: bytes | None = None
+    move: int | None = None
+    latest: int | None = None
+
+
+def _made(row: Row, project: str, body: bytes | None = None, move: int | None = None) -> VersionRow:
+    version = Version(
+        project,
+        row[2],
+        row[3],
+        row[4],
+        digest_from_bytes(row[5]),
+        from_micros(row[6]),
+        row[7],
+        row[8],
+        row[9],
+        row[10],
+        row[11],
+        {},
+        (),
+        None if row[12] is None else from_micros(row[12]),
+        row[13],
+    )
+    return VersionRow(row[0], row[1], version, body, move, row[14])
+
+
+_FIND = (
+    f"select {_COLUMNS}, m.body, l.move from collection c"
+    " left join alias l on l.collection_id = c.id and l.name = :alias"
+    " join version v on v.collection_id = c.id and v.number ="
+    " coalesce(:number, case when :alias = 'latest' then c.latest else l.number end)"
+    " join manifest m on m.digest = v.digest where c.project_id = :p and c.name = :n"
+)
+_FIND_DIGEST = (
+    f"select {_COLUMNS}, m.body, null from collection c join version v on v.collection_id = c.id and v.digest = :d"
+    " join manifest m on m.digest = v.digest where c.project_id = :p and c.name = :n"
+)
+
+
+def find(s: Session, project_id: int, project: str, reference: Reference) -> VersionRow:
+    """The version that a reference with a selector names.
+
+    Raises:
+        NotFound: No such collection, alias, version or digest, with near names; or digest and selector disagree.
+    """
+    if reference.alias is None and reference.number is None and reference.digest is not None:
+        row = s.row(_FIND_DIGEST, {"p": project_id, "n": reference.name, "d": digest_bytes(reference.digest)})
+    else:
+        row = s.row(
+            _FIND,
+            {"p": project_id, "n": reference.name, "alias": reference.alias, "number": reference.number},
+        )
+    if row is None:
+        raise _missing(s, project_id, reference)
+    found = _made(row[:15], project, row[15], row[16])
+    if reference.digest is not None and found.version.digest != reference.digest:
+        raise NotFound(
+            f"{replace(reference, digest=None)} is {found.version.digest}, not {reference.digest}",
+            what="version",
+            name=str(reference),
+            next_step=f"The digest belongs to another version; write {reference.name}@{reference.digest}.",
+        )
+    return found
+
+
+def _missing(s: Session, project_id: int, reference: Reference) -> NotFound:
+    row = s.row(
+        "select id, head from collection where project_id = :p and name = :n", {"p": project_id, "n": reference.name}
+    )
+    if row is None:
+        return missing_collection(s, project_id, reference.name)
+    collection_id, head = row
+    if reference.alias is not None:
+        known = [
+            r[0]
+            for r in s.rows(
+                "select name from alias where collection_id = :c and number is not null order by name",
+                {"c": collection_id},
+            )
+        ]
+        near = near_names(reference.alias, known)
+        told = f"Its aliases: {', '.join([*known, LATEST])}." if not near else ""
+        return NotFound(
+            f"{reference.name} has no alias {reference.alias!r}",
+            what="alias",
+            name=f"{reference.name}:{reference.alias}",
+            near=tuple(f"{reference.name}:{n}" for n in near),
+            next_step=told,
+        )
+    if reference.number is not None:
+        return NotFound(
+            f"{reference.name} has no version v{reference.number}",
+            what="version",
+            name=str(reference),
+            next_step=f"The newest is v{head}.",
+        )
+    return NotFound(
+        f"{reference.name} has no version with digest {reference.digest}", what="version", name=str(reference)
+    )
+
+
+def by_id(s: Session, project: str, version_ids: Sequence[int]) -> list[VersionRow]:
+    """Versions by id, in the order given."""
+    found = {
+        i: _made(row, project)
+        for i in version_ids
+        for row in s.rows(
+            f"select {_COLUMNS} from version v join collection c on c.id = v.collection_id where v.id = :i", {"i": i}
+        )
+    }
+    return [found[i] for i in version_ids]
+
+
+def by_number(s: Session, project: str, collection_id: int, number: int) -> VersionRow:
+    """One version of a collection that is known to have it."""
+    row = s.row(
+        f"select {_COLUMNS} from version v join collection c on c.id = v.collection_id"
+        " where v.collection_id = :c and v.number = :n",
+        {"c": collection_id, "n": number},
+    )
+    if row is None:
+        raise NotFound(f"version v{number} is gone", what="version", name=f"v{number}")
+    return _made(row, project)
+
+
+def by_digest(s: Session, project: str, collection_id: int, digest: Digest) -> VersionRow | None:
+    """The version of a collection with this content, if there is one."""
+    row = s.row(
+        f"select {_COLUMNS} from version v join collection c on c.id = v.collection_id"
+        " where v.collection_id = :c and v.digest = :d",
+        {"c": collection_id, "d": digest_bytes(digest)},
+    )
+    return None if row is None else _made(row, project)
+
+
+def page(
+    s: Session,
+    project: str,
+    collection: CollectionRow,
+    tags: Mapping[str, str],
+    limit: int | None,
+    before: int | None,
+) -> list[VersionRow]:
+    """Versions of a collection, newest first."""
+    wanted = "".join(
+        f" and exists (select 1 from tag t where t.version_id = v.id and t.name = :k{i} and t.value = :v{i})"
+        for i in range(len(tags))
+    )
+    parameters: dict[str, object] = {"c": collection.id, "limit": 1 << 40 if limit is None else limit}
+    parameters["before"] = 1 << 40 if before is None else before
+    for i, (key, value) in enumerate(tags.items()):
+        parameters |= {f"k{i}": key, f"v{i}": value}
+    rows = s.rows(
+        f"select {_COLUMNS} from version v join collection c on c.id = v.collection_id"
+        f" where v.collection_id = :c and v.number < :before{wanted} order by v.number desc limit :limit",
+        parameters,
+    )
+    return [_made(row, project) for row in rows]
+
+
+def complete(s: Session, found: Sequence[VersionRow]) -> list[Version]:
+    """The versions with their tags and aliases."""
+    return [_completed(s, row) for row in found]
+
+
+def _completed(s: Session, row: VersionRow) -> Version:
+    tags: dict[str, str] = dict(
+        s.rows("select name, value from tag where version_id = :v order by name", {"v": row.id})
+    )
+    names = [
+        r[0]
+        for r in s.rows(
+            "select name from alias where collection_id = :c and number = :n",
+            {"c": row.collection_id, "n": row.version.number},
+        )
+    ]
+    if row.latest == row.version.number:
+        names.append(LATEST)
+    return replace(row.version, tags=tags, aliases=tuple(sorted(names)))
+
+
+def insert_manifest(s: Session, manifest: Manifest) -> None:
+    """Keep a manifest and the list of blobs that it needs."""
+    body = manifest.to_bytes()
+    digest = digest_bytes(manifest.digest)
+    inline = len(body) <= INLINE_BYTES
+    s.run(
+        "insert into manifest(digest, body, size) values (:d, :b, :n) on conflict do nothing",
+        {"d": digest, "b": body if inline else None, "n": len(body)},
+    )
+    needed = {f.digest: f.size for f in manifest.files if f.url is None}
+    if not inline:
+        needed[manifest.digest] = len(body)
+    if needed:
+        s.run_many(
+            "insert into content(manifest, blob, size) values (:m, :b, :n) on conflict do nothing",
+            [{"m": digest, "b": digest_bytes(d), "n": n} for d, n in needed.items()],
+        )
+
+
+def manifest_body(s: Session, digest: Digest) -> tuple[bytes | None, int] | None:
+    """Bytes of a manifest (None if kept as a blob) and their number; None if it is not here."""
+    row = s.row("select body, size from manifest where digest = :d", {"d": digest_bytes(digest)})
+    return None if row is None else (row[0], row[1])
+
+
+def insert(
+    s: Session,
+    collection: CollectionRow,
+    manifest: Manifest,
+    *,
+    author: str,
+    message: str,
+    git_commit: str,
+    run: str,
+    now: int,
+) -> int:
+    """Number a new version; returns its id."""
+    collection.head += 1
+    row = s.row(
+        "insert into version(collection_id, number, digest, size, author, message, git_commit, run_id, created_at)"
+        " values (:c, :n, :d, :size, :a, :m, :g, :r, :at) returning id",
+        {
+            "c": collection.id,
+            "n": collection.head,
+            "d": digest_bytes(manifest.digest),
+            "size": manifest.size,
+            "a": author,
+            "m": message,
+            "g": git_commit,
+            "r": run,
+            "at": now,
+        },
+    )
+    return int(row[0]) if row else 0
+
+
+def set_tags(s: Session, version_id: int, tags: Mapping[str, str], remove: Sequence[str] = ()) -> None:
+    """Set and remove labels."""
+    for name in remove:
+        s.run("delete from tag where version_id = :v and name = :n", {"v": version_id, "n": name})
+    for name, value in tags.items():
+        s.run(
+            "insert into tag(version_id, name, value) values (:v, :n, :x)"
+            " on conflict (version_id, name) do update set value = excluded.value",
+            {"v": version_id, "n": name, "x": value},
+        )
+
+
+def yank(s: Session, version_id: int, reason: str) -> None:
+    """Mark a version as withdrawn."""
+    s.run(
+        "update version set yanked_at = :at, yank_reason = :why where id = :v",
+        {"at": s.now(), "why": reason, "v": version_id},
+    )
+
+
+def needing(s: Session, blob: Digest, limit: int = 20) -> tuple[str, ...]:
+    """Versions that need a blob, or whose manifest it is, as references."""
+    rows = s.rows(
+        "select distinct p.name, c.name, v.number from version v join collection c on c.id = v.collection_id"
+        " join project p on p.id = c.project_id"
+        " where v.digest = :d or v.digest in (select manifest from content where blob = :d)"
+        " order by p.name, c.name, v.number limit :limit",
+        {"d": digest_bytes(blob), "limit": limit},
+    )
+    return tuple(str(Version(r[0], r[1], "", r[2], blob, from_micros(0)).reference) for r in rows)
+
+
+def all_blobs(s: Session) -> list[Blob]:
+    """Every blob that some version needs."""
+    rows = s.rows(
+        "select distinct x.blob, x.size from content x where x.manifest in (select digest from version) order by x.blob"
+    )
+    return [Blob(digest_from_bytes(r[0]), r[1]) for r in rows]

@@ -1,0 +1,1 @@
+"""The embedded backend: one verb per file, over `MetadataStore` and `BlobStore`."""

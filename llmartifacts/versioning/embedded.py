@@ -1,0 +1,291 @@
+"""`EmbeddedBackend`: a registry in a directory, without a server.
+
+registry.db          every record (SQLite)          metadata/
+registry.db.lock     the writers' queue
+blobs/               bytes by digest                blobs/
+tmp/                 bytes on their way in
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from llmartifacts import plugins
+from llmartifacts.blobs.store import BlobStore
+from llmartifacts.errors import Conflict, Damaged, NotAllowed, NotFound
+from llmartifacts.metadata import audit, projects, versions
+from llmartifacts.metadata.store import MetadataStore
+from llmartifacts.records.backend import Draft, PromotionRequest, Reading, Staging, Stats, Verification
+from llmartifacts.records.digest import Blob, Digest
+from llmartifacts.records.lineage import Direction, Lineage
+from llmartifacts.records.manifest import Manifest
+from llmartifacts.records.names import DEFAULT_PROJECT
+from llmartifacts.records.promotion import HistoryEntry, Promotion, State
+from llmartifacts.records.reference import Reference
+from llmartifacts.records.version import Collection, Project, RunRecord, Version
+from llmartifacts.versioning import amend, look, rollback, runs, verify
+from llmartifacts.versioning.commit import commit
+from llmartifacts.versioning.parts import Parts
+from llmartifacts.versioning.promote import promote
+from llmartifacts.versioning.read import read
+
+DATABASE = "registry.db"
+R = TypeVar("R")
+
+
+class EmbeddedBackend:
+    """The `Backend` over one directory. Safe to use from several threads and processes, and after a fork."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._blobs = _NamingBlobs(parts)
+
+    @classmethod
+    def create(cls, path: Path, *, actor: str) -> EmbeddedBackend:
+        """Make a registry in a new or empty directory.
+
+        Raises:
+            Conflict: There is something at the path already.
+            NotAllowed: It cannot be written, or lies on a network file system.
+        """
+        place = Path(os.path.abspath(path))
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            what = "a registry" if (place / DATABASE).exists() else "something"
+            raise Conflict(f"there is {what} at {place} already", field="location", next_step="Name another directory.")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+        except OSError as error:
+            raise NotAllowed(f"{place} cannot be made: {error.strerror}", field="location") from error
+        try:
+            aside.chmod(0o755)
+            database = plugins.load("metadata", "sqlite")(aside / DATABASE, create=True)
+            store = MetadataStore(database, create=True)
+            with store.writing() as s:
+                project_id = projects.insert_project(s, DEFAULT_PROJECT)
+                audit.record(
+                    s, project_id, DEFAULT_PROJECT, actor=actor, verb="project", subject=DEFAULT_PROJECT, created=True
+                )
+            store.close()
+            (aside / "blobs").mkdir()
+            (aside / "tmp").mkdir()
+            aside.rename(place)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        return cls.open(place)
+
+    @classmethod
+    def open(cls, path: Path) -> EmbeddedBackend:
+        """Open a registry.
+
+        Raises:
+            NotFound: There is none at the path.
+            NewerFormat: It was written by a newer release.
+        """
+        place = Path(os.path.abspath(path))
+        if not (place / DATABASE).is_file():
+            below = place / ".llmartifacts"
+            near = (str(below),) if (below / DATABASE).is_file() else ()
+            raise NotFound(
+                f"there is no registry at {place}",
+                what="registry",
+                name=str(place),
+                near=near,
+                next_step="" if near else f"Make one: llmartifacts init {path}",
+            )
+        database = plugins.load("metadata", "sqlite")(place / DATABASE)
+        try:
+            store = MetadataStore(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(Parts(store, BlobStore.local(place), str(place)))
+
+    @property
+    def location(self) -> str:
+        """The directory."""
+        return self._parts.location
+
+    @property
+    def blobs(self) -> _NamingBlobs:
+        """Where the bytes are."""
+        return self._blobs
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        self._parts.metadata.close()
+
+    # --- the verbs, one file each
+
+    def commit(
+        self, project: str, drafts: Sequence[Draft], *, actor: str, staging: Staging | None = None
+    ) -> list[Version]:
+        """Log versions, all or none."""
+        return commit(self._parts, project, drafts, actor=actor, staging=staging)
+
+    def read(self, project: str, references: Sequence[Reference]) -> Reading:
+        """Look up any number of references at one revision."""
+        return read(self._parts, project, references)
+
+    def manifests(self, digests: Sequence[Digest]) -> dict[Digest, Manifest]:
+        """Manifests by digest, verified; one that is not there is left out."""
+        with self._parts.metadata.reading() as s:
+            return self._parts.manifests(s, digests)
+
+    def revision(self, project: str) -> int:
+        """The project's revision now."""
+        with self._parts.metadata.reading() as s:
+            return projects.find_project(s, project)[1]
+
+    def promote(self, project: str, request: PromotionRequest, *, actor: str) -> Promotion:
+        """Check gates, move aliases, audit: all or none."""
+        return promote(self._parts, project, request, actor=actor)
+
+    def rollback(
+        self,
+        project: str,
+        target: Reference | str,
+        *,
+        to: Reference | None = None,
+        whole: bool = False,
+        reason: str,
+        actor: str,
+    ) -> Promotion:
+        """Undo the newest promotion not yet undone of an alias, or one promotion by id."""
+        return rollback.rollback(self._parts, project, target, to=to, whole=whole, reason=reason, actor=actor)
+
+    def remove_alias(self, project: str, reference: Reference, *, reason: str, actor: str) -> Promotion:
+        """Remove an alias."""
+        return rollback.remove_alias(self._parts, project, reference, reason=reason, actor=actor)
+
+    def yank(self, project: str, reference: Reference, *, reason: str, actor: str) -> Version:
+        """Withdraw a version."""
+        return amend.yank(self._parts, project, reference, reason=reason, actor=actor)
+
+    def tag(
+        self,
+        project: str,
+        reference: Reference,
+        *,
+        set: Mapping[str, str],  # noqa: A002
+        remove: Sequence[str],
+        actor: str,
+    ) -> Version:
+        """Set and remove labels of a version."""
+        return amend.tag(self._parts, project, reference, set=set, remove=remove, actor=actor)
+
+    def projects(self) -> list[Project]:
+        """Every project, by name."""
+        return look.list_projects(self._parts)
+
+    def create_project(self, name: str, *, actor: str) -> Project:
+        """Make a project."""
+        with self._parts.metadata.writing() as s:
+            project_id = projects.insert_project(s, name)
+            audit.record(s, project_id, name, actor=actor, verb="project", subject=name, created=True)
+            return projects.project_record(s, name)
+
+    def collections(self, project: str, *, kind: str | None = None) -> list[Collection]:
+        """Every collection of a project, by name."""
+        return look.list_collections(self._parts, project, kind=kind)
+
+    def versions(
+        self,
+        project: str,
+        name: str,
+        *,
+        tags: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        before: int | None = None,
+    ) -> list[Version]:
+        """Versions of a collection, newest first."""
+        return look.list_versions(self._parts, project, name, tags=tags, limit=limit, before=before)
+
+    def history(self, project: str, reference: Reference, *, limit: int | None = None) -> list[HistoryEntry]:
+        """Every move of one alias, newest first."""
+        return look.history(self._parts, project, reference, limit=limit)
+
+    def promotions(self, project: str, *, limit: int = 20) -> list[Promotion]:
+        """The newest promotions of a project."""
+        return look.promotions(self._parts, project, limit=limit)
+
+    def state(self, project: str, alias: str, *, at: datetime | None = None) -> State:
+        """What an alias meant everywhere in a project, at a time."""
+        return look.state(self._parts, project, alias, at=at)
+
+    def lineage(self, project: str, reference: Reference, direction: Direction) -> Lineage:
+        """The whole closure."""
+        return look.lineage(self._parts, project, reference, direction)
+
+    def start_run(
+        self, project: str, name: str, *, parameters: Mapping[str, Any], actor: str, git_commit: str = ""
+    ) -> RunRecord:
+        """Begin a run."""
+        return runs.start_run(self._parts, project, name, parameters=parameters, actor=actor, git_commit=git_commit)
+
+    def use_in_run(self, project: str, run: str, reference: Reference, *, actor: str) -> None:
+        """Record that a run read a version."""
+        runs.use_in_run(self._parts, project, run, reference, actor=actor)
+
+    def end_run(self, project: str, run: str, *, status: str, error: str = "", actor: str) -> RunRecord:
+        """End a run."""
+        return runs.end_run(self._parts, project, run, status=status, error=error, actor=actor)
+
+    def runs(self, project: str, *, limit: int = 50) -> list[RunRecord]:
+        """The newest runs, newest first."""
+        return look.list_runs(self._parts, project, limit=limit)
+
+    def run(self, project: str, run: str) -> RunRecord:
+        """One run by id."""
+        return look.get_run(self._parts, project, run)
+
+    def audit(self, project: str | None = None, *, limit: int | None = None) -> Iterator[Mapping[str, Any]]:
+        """Audit entries in order."""
+        return look.audit_entries(self._parts, project, limit=limit)
+
+    def verify(self, *, read_data: bool = False) -> Verification:
+        """Check that everything a version needs is there."""
+        return verify.verify(self._parts, read_data=read_data)
+
+    def stats(self, project: str | None = None) -> Stats:
+        """Bytes, logical and stored."""
+        return verify.stats(self._parts, project)
+
+
+class _NamingBlobs:
+    """The blob store, whose errors also name the versions that need the bytes."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def stage(self) -> AbstractContextManager[Staging]:
+        """Begin to add bytes."""
+        return self._parts.blobs.stage()
+
+    def read(self, blob: Blob) -> bytes:
+        """The verified bytes, in memory."""
+        return self._named(self._parts.blobs.read, blob)
+
+    def open(self, blob: Blob) -> BinaryIO:
+        """A reader over the verified bytes."""
+        return self._named(self._parts.blobs.open, blob)
+
+    def path(self, blob: Blob) -> Path:
+        """A read-only file of the verified bytes."""
+        return self._named(self._parts.blobs.path, blob)
+
+    def _named(self, get: Callable[[Blob], R], blob: Blob) -> R:
+        try:
+            return get(blob)
+        except Damaged as error:
+            with self._parts.metadata.reading() as s:
+                raise replace(error, versions=versions.needing(s, blob.digest)) from error

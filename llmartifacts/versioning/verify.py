@@ -1,0 +1,105 @@
+"""verify and stats: what is stored, whether it is whole, and how much it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from llmartifacts.errors import BlobMissing, Damaged, LlmartifactsError
+from llmartifacts.metadata import audit, versions
+from llmartifacts.metadata.database import Session
+from llmartifacts.records.backend import CollectionStats, Stats, Verification
+from llmartifacts.records.digest import Blob, Digest, digest_from_bytes
+from llmartifacts.records.manifest import Manifest
+from llmartifacts.versioning.parts import Parts
+
+
+def verify(parts: Parts, *, read_data: bool = False) -> Verification:
+    """Check the database, every manifest, and that every blob is there; with `read_data`, hash every stored byte."""
+    problems: list[LlmartifactsError] = [
+        Damaged(f"database: {line}", file=parts.location) for line in parts.metadata.database.check()
+    ]
+    try:
+        with parts.metadata.reading() as s:
+            problems += _records(s, parts)
+            blobs = versions.all_blobs(s)
+            count = (s.row("select count(*) from version") or (0,))[0]
+            for blob in blobs:
+                error = _blob(parts, blob, read_data)
+                if error is not None:
+                    problems.append(replace(error, versions=versions.needing(s, blob.digest)))
+    except Damaged as error:
+        return Verification(0, 0, read_data, (*problems, error))
+    return Verification(count, len(blobs), read_data, tuple(problems))
+
+
+def _records(s: Session, parts: Parts) -> Iterator[LlmartifactsError]:
+    for raw, body in s.rows("select digest, body from manifest order by digest"):
+        digest = digest_from_bytes(raw)
+        if body is None:
+            continue  # kept as a blob, and checked with the blobs
+        try:
+            Manifest.from_bytes(body, expect=digest, origin=parts.location)
+        except LlmartifactsError as error:
+            yield Damaged(f"manifest {digest}: {error.message}", digest=digest, versions=versions.needing(s, digest))
+    for line in audit.damaged(s):
+        yield Damaged(line, file=parts.location)
+    for name, alias, number, last in s.rows(
+        "select c.name, a.name, a.number, m.new from alias a join collection c on c.id = a.collection_id"
+        " left join move m on m.collection_id = a.collection_id and m.alias = a.name and m.number = a.move"
+        " where m.number is null or coalesce(m.new, 0) <> coalesce(a.number, 0)"
+    ):
+        yield Damaged(f"{name}:{alias} points at v{number}, but its last move went to v{last}", file=parts.location)
+    for name, number in s.rows(
+        "select c.name, c.head from collection c where c.head <>"
+        " (select count(*) from version v where v.collection_id = c.id)"
+    ):
+        yield Damaged(f"{name} should have {number} versions and has not", file=parts.location)
+
+
+def _blob(parts: Parts, blob: Blob, read_data: bool) -> Damaged | None:
+    try:
+        if read_data:
+            parts.blobs.check(blob)
+        elif not parts.blobs.has(blob):
+            return BlobMissing(f"{blob.digest} is missing", digest=blob.digest)
+    except Damaged as error:
+        return error
+    return None
+
+
+def stats(parts: Parts, project: str | None = None) -> Stats:
+    """Bytes by collection and in all."""
+    with parts.metadata.reading() as s:
+        stored = {blob.digest: parts.blobs.stored_size(blob) or 0 for blob in versions.all_blobs(s)}
+        made = []
+        for collection_id, name, kind, owner, count, logical in s.rows(
+            "select c.id, c.name, c.kind, p.name, count(v.id), coalesce(sum(v.size), 0) from collection c"
+            " join project p on p.id = c.project_id left join version v on v.collection_id = c.id"
+            " where cast(:p as text) is null or p.name = :p group by c.id, c.name, c.kind, p.name"
+            " order by p.name, c.name",
+            {"p": project},
+        ):
+            shown = name if owner == (project or "default") else f"{owner}/{name}"
+            held = _held(s, collection_id, stored)
+            made.append(CollectionStats(shown, kind, count, int(logical), held))
+        return Stats(
+            tuple(made),
+            sum(c.logical for c in made),
+            sum(stored.values()),
+            len(stored),
+            parts.metadata.database.size(),
+        )
+
+
+def _held(s: Session, collection_id: int, stored: Mapping[Digest, int]) -> int:
+    blobs = s.rows(
+        "select distinct x.blob from content x join version v on v.digest = x.manifest where v.collection_id = :c",
+        {"c": collection_id},
+    )
+    inline = s.row(
+        "select coalesce(sum(length(m.body)), 0) from manifest m join version v on v.digest = m.digest"
+        " where v.collection_id = :c",
+        {"c": collection_id},
+    )
+    return sum(stored.get(digest_from_bytes(r[0]), 0) for r in blobs) + int(inline[0] if inline else 0)

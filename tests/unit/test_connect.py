@@ -1,0 +1,93 @@
+"""connect, init, and who and what the caller is."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import llmartifacts as la
+from llmartifacts import errors
+from llmartifacts.connect import find, git_commit, who
+
+
+def test_the_nearest_registry_upward_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    la.init(tmp_path / ".llmartifacts").close()
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    with la.connect() as registry:
+        assert registry.backend.location == str(tmp_path / ".llmartifacts")
+
+
+def test_the_environment_names_the_registry_and_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    la.init(tmp_path / "r").close()
+    monkeypatch.setenv("LLMARTIFACTS_REGISTRY", str(tmp_path / "r"))
+    monkeypatch.setenv("LLMARTIFACTS_PROJECT", "acme")
+    monkeypatch.setenv("LLMARTIFACTS_ACTOR", "ada")
+    with la.connect() as registry:
+        assert (registry.project, registry.actor) == ("acme", "ada")
+
+
+def test_no_registry_at_all_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(errors.NotFound) as caught:
+        la.connect()
+    assert "llmartifacts init" in caught.value.hint()
+    with pytest.raises(errors.NotFound):
+        la.connect(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_leaves_alone_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(errors.Conflict):
+        la.init(tmp_path)
+    la.init(tmp_path / "r").close()
+    with pytest.raises(errors.Conflict, match="a registry"):
+        la.init(tmp_path / "r")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "r"]
+
+
+def test_a_project_name_is_checked(tmp_path: Path) -> None:
+    la.init(tmp_path / "r").close()
+    with pytest.raises(errors.InvalidReference):
+        la.connect(tmp_path / "r", project="../x")
+
+
+def test_a_remote_address_is_a_typed_error(tmp_path: Path) -> None:
+    with pytest.raises(errors.Unreachable):
+        la.connect("https://registry.example")
+
+
+def test_the_actor_is_the_login_name_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLMARTIFACTS_ACTOR")
+    assert who()
+
+
+def test_the_commit_is_read_from_git_without_starting_it(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.invalid", *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert git_commit(tmp_path) == "" or len(git_commit(tmp_path)) == 40
+    git("init", "-q", "-b", "main")
+    assert git_commit(tmp_path) == ""
+    git("commit", "-q", "--allow-empty", "-m", "x")
+    assert git_commit(tmp_path) == git("rev-parse", "HEAD")
+    git("pack-refs", "--all")
+    assert git_commit(tmp_path) == git("rev-parse", "HEAD")
+    git("checkout", "-q", "--detach")
+    (tmp_path / "below").mkdir()
+    assert git_commit(tmp_path / "below") == git("rev-parse", "HEAD")
+    git("worktree", "add", "-q", "-b", "side", str(tmp_path / "tree"))
+    assert git_commit(tmp_path / "tree") == git("rev-parse", "HEAD")
+
+
+def test_importing_the_module_connect_leaves_the_function_in_place() -> None:
+    import importlib
+
+    importlib.import_module("llmartifacts.connect")
+    assert callable(la.connect)
+    assert find(Path("x")) == "x"
