@@ -6,13 +6,15 @@ unpack  Manifest -> verified files -> kind.unpack -> value
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from llmartifacts import plugins
-from llmartifacts.errors import Damaged, InvalidValue, NotFound, WrongKind
+from llmartifacts.errors import Conflict, Damaged, InvalidValue, NotFound, WrongKind
 from llmartifacts.kinds.base import FileView, Kind
 from llmartifacts.records.backend import BlobSource, Staging
 from llmartifacts.records.canonical import plain_json
@@ -203,6 +205,44 @@ def unpack(
 def view(manifest: Manifest, blobs: BlobSource) -> FileView:
     """The files of a manifest, for diffs and pulls."""
     return StoredFiles(manifest, blobs)
+
+
+def export(manifest: Manifest, blobs: BlobSource, directory: Path) -> list[Path]:
+    """Write the verified files of a manifest into a directory, and the manifest beside them as `manifest.json`.
+
+    Args:
+        manifest: A verified manifest.
+        blobs: Verified bytes.
+        directory: Made if it does not exist; it must be empty.
+
+    Returns:
+        The files written, sorted.
+
+    Raises:
+        Conflict: The directory holds something already.
+        Damaged: Stored bytes are wrong; then the directory is as it was.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise Conflict(
+            f"{directory} is not an empty directory", field="directory", next_step="Name another, or empty it."
+        )
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    files = StoredFiles(manifest, blobs)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as aside:
+        made = Path(aside) / "files"
+        made.mkdir()
+        for descriptor in manifest.files:
+            if descriptor.url is None:  # what is kept outside stays there
+                place = made / descriptor.path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with files.open(descriptor.path) as source, place.open("xb") as out:
+                    shutil.copyfileobj(source, out, 1 << 20)
+        name = "manifest.json" if manifest.file("manifest.json") is None else ".manifest.json"
+        (made / name).write_bytes(manifest.to_bytes())
+        if directory.exists():
+            directory.rmdir()
+        made.rename(directory)
+    return sorted(p for p in directory.rglob("*") if p.is_file())
 
 
 def expect_type(value: Any, wanted: type[V], reference: str) -> V:

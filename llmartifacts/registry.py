@@ -10,8 +10,6 @@ A `Registry` packs and unpacks values through their kinds and leaves all else to
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -20,7 +18,7 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from llmartifacts import packing
-from llmartifacts.errors import Conflict, InvalidInput, InvalidReference, LlmartifactsError, WrongKind, Yanked
+from llmartifacts.errors import InvalidInput, InvalidReference, LlmartifactsError, WrongKind, Yanked
 from llmartifacts.records.backend import (
     Backend,
     Draft,
@@ -36,7 +34,7 @@ from llmartifacts.records.compatibility import Member, refuse_misfits
 from llmartifacts.records.diff import Diff
 from llmartifacts.records.lineage import Lineage, check_direction
 from llmartifacts.records.manifest import Component, Manifest
-from llmartifacts.records.names import check_alias, check_name, check_tag
+from llmartifacts.records.names import LATEST, check_alias, check_name, check_tag
 from llmartifacts.records.promotion import HistoryEntry, Promotion, State
 from llmartifacts.records.reference import Reference, parse_many, strings
 from llmartifacts.records.times import parse_time
@@ -253,30 +251,7 @@ class Registry:
             Damaged: Stored bytes are wrong; then the directory is as it was.
         """
         found = self.find(reference)
-        target = Path(directory)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise Conflict(
-                f"{target} is not an empty directory", field="directory", next_step="Name another, or empty it."
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as aside:
-            made = Path(aside) / "files"
-            made.mkdir()
-            files = packing.view(found.manifest, self.backend.blobs)
-            for path in files.paths():
-                descriptor = found.manifest.file(path)
-                if descriptor is not None and descriptor.url is not None:
-                    continue
-                place = made / path
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with files.open(path) as source, place.open("xb") as out:
-                    shutil.copyfileobj(source, out, 1 << 20)
-            name = "manifest.json" if not (made / "manifest.json").exists() else ".manifest.json"
-            (made / name).write_bytes(found.manifest.to_bytes())
-            if target.exists():
-                target.rmdir()
-            made.rename(target)
-        return sorted(p for p in target.rglob("*") if p.is_file())
+        return packing.export(found.manifest, self.backend.blobs, Path(directory))
 
     # --- promote = check gates -> move aliases -> audit
 
@@ -342,6 +317,8 @@ class Registry:
         if not reason.strip():
             raise InvalidInput("a rollback needs a reason", field="reason", next_step="Say why: reason='…'.")
         if isinstance(target, str) and "@r" in target:
+            if to is not None:
+                raise InvalidInput("a promotion is undone as a whole, not to one version", field="to")
             return self.backend.rollback(target.partition("@")[0], target, reason=reason, actor=self.actor)
         parsed = self._rollback_target(target)
         goal = None
@@ -430,6 +407,8 @@ class Registry:
         Returns:
             A mapping: collection name -> the version then, and the move that put it there.
         """
+        if alias != LATEST:
+            check_alias(alias)
         return self.backend.state(self.project, alias, at=None if at is None else parse_time(at))
 
     def diff(self, before: str | Reference, after: str | Reference) -> Diff:
@@ -547,7 +526,7 @@ class Registry:
                 raise InvalidReference(
                     f"{reference} has a selector, and here the name of a collection is wanted",
                     field="name",
-                    next_step=f"Write {reference.name!r}; aliases go into `aliases=`.",
+                    next_step=f"Write {reference.name!r}.",
                 )
         return [r.name for r in parsed], self._one_project(parsed)
 

@@ -1,0 +1,196 @@
+"""How a command is declared.
+
+`@command("ls", …)` adds the options accepted everywhere to a function's own, hands it a `Session`, and writes its
+examples and the shape of its JSON under its help.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from typer.core import TyperGroup
+
+from llmartifacts.cli.context import Everywhere, Session
+from llmartifacts.errors import InvalidInput
+from llmartifacts.records.names import near_names
+
+START = "Start"
+LOOK = "Log and look"
+MOVE = "Move"
+TRACE = "Trace"
+SERVE = "Start a service"
+KEEP = "Keep in order"
+_PANEL = "Everywhere"
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document instead of text.", rich_help_panel=_PANEL)
+]
+ProjectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--project",
+        metavar="NAME",
+        help="Project that names without a prefix mean; else $LLMARTIFACTS_PROJECT, else 'default'.",
+        rich_help_panel=_PANEL,
+    ),
+]
+RegistryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--registry",
+        metavar="PATH",
+        help="Where the registry is; else $LLMARTIFACTS_REGISTRY, else the nearest .llmartifacts/ upward.",
+        rich_help_panel=_PANEL,
+    ),
+]
+_EVERYWHERE = {"json": (JsonOption, False), "project": (ProjectOption, None), "registry": (RegistryOption, None)}
+
+
+class Group(TyperGroup):
+    """A group of commands that offers near names for a mistyped one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the line names.
+
+        Raises:
+            InvalidInput: There is none; near names are given.
+        """
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            near = near_names(args[0], self.commands) or tuple(
+                name for name in self.commands if len(args[0]) > 1 and name.startswith(args[0])
+            )
+            raise InvalidInput(
+                f"there is no command {args[0]!r}",
+                field="command",
+                next_step=f"Did you mean {' or '.join(near)}?" if near else f"See {ctx.command_path} --help.",
+            )
+        return super().resolve_command(ctx, args)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One declared command.
+
+    Attributes:
+        name: Its name.
+        function: What it does: takes a `Session` and its own arguments.
+        panel: Heading that it is listed under.
+        examples: Command lines to copy, without the leading `llmartifacts`.
+        shape: What `--json` prints: `{"key": Record, …}`, or the name of a record, whose fields are the keys.
+    """
+
+    name: str
+    function: Callable[..., None]
+    panel: str | None = None
+    examples: tuple[str, ...] = ()
+    shape: str = ""
+
+    def add_to(self, app: typer.Typer) -> None:
+        """Add it to an app or a group."""
+        app.command(self.name, rich_help_panel=self.panel, epilog=_epilog(self.examples, self.shape))(
+            self._with_session()
+        )
+
+    def _with_session(self) -> Callable[..., None]:
+        """The function as Typer wants it: the options accepted everywhere instead of the session."""
+        function = self.function
+        hints = get_type_hints(function, include_extras=True)
+        own = [p for p in inspect.signature(function).parameters.values() if p.name != "session"]
+
+        @functools.wraps(function)
+        def run(ctx: typer.Context, **given: Any) -> None:
+            here = Everywhere(**{key: given.pop(key) for key in _EVERYWHERE})
+            function(Session(_outer(ctx).then(here)), **given)
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [inspect.Parameter("ctx", keyword, annotation=typer.Context)]
+        parameters += [p.replace(kind=keyword, annotation=hints[p.name]) for p in own]
+        parameters += [
+            inspect.Parameter(key, keyword, default=default, annotation=hint)
+            for key, (hint, default) in _EVERYWHERE.items()
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+
+@dataclass(frozen=True, slots=True)
+class CommandGroup:
+    """Commands under one noun, such as `project`; by itself it shows its help.
+
+    Attributes:
+        name: The noun.
+        help: What they are about.
+        panel: Heading that it is listed under.
+        commands: The commands.
+    """
+
+    name: str
+    help: str
+    panel: str
+    commands: tuple[Command, ...]
+
+    def add_to(self, app: typer.Typer) -> None:
+        """Add it to an app."""
+        made = typer.Typer(cls=Group, rich_markup_mode="rich", help=self.help)
+
+        @made.callback(invoke_without_command=True)
+        def opened(
+            ctx: typer.Context, json: JsonOption = False, project: ProjectOption = None, registry: RegistryOption = None
+        ) -> None:
+            enter(ctx, Everywhere(json, project, registry))
+
+        for one in self.commands:
+            one.add_to(made)
+        app.add_typer(made, name=self.name, rich_help_panel=self.panel)
+
+
+def command(
+    name: str, *, panel: str | None = None, examples: tuple[str, ...] = (), shape: str = ""
+) -> Callable[[Callable[..., None]], Command]:
+    """Declare a function as a command; arguments as the attributes of `Command`."""
+    return lambda function: Command(name, function, panel, examples, shape)
+
+
+def enter(ctx: typer.Context, here: Everywhere, first_screen: Callable[[Session], None] | None = None) -> None:
+    """Take the options given before a command's name; without a command, show the first screen.
+
+    Args:
+        ctx: The context of the group.
+        here: The options.
+        first_screen: Prints it; by default the group's help.
+
+    Raises:
+        InvalidInput: There is no command and `--json` is given: such a screen is no JSON document.
+    """
+    ctx.obj = _outer(ctx).then(here)
+    if ctx.invoked_subcommand is not None:
+        return
+    if ctx.obj.json:
+        raise InvalidInput("no command was given", field="command", next_step=f"See {ctx.command_path} --help.")
+    if first_screen is None:
+        typer.echo(ctx.get_help())
+    else:
+        first_screen(Session(ctx.obj))
+
+
+def _outer(ctx: typer.Context) -> Everywhere:
+    return ctx.obj if isinstance(ctx.obj, Everywhere) else Everywhere()
+
+
+def _epilog(examples: Sequence[str], shape: str) -> str:
+    parts = []
+    if examples:
+        parts.append("\n".join(["[bold]Examples[/bold]", *(_escape(f"  llmartifacts {e}") for e in examples)]))
+    if shape:
+        parts.append("[bold]With --json[/bold]\n" + _escape(f"  {shape}"))
+    return "\n\n".join(parts)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", "\\[")

@@ -1,0 +1,298 @@
+"""`ls`, `show`, `diff`, `pull`: what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmartifacts.cli.arguments import ReferenceArgument, bare_name, pairs
+from llmartifacts.cli.command import LOOK, command
+from llmartifacts.cli.context import Session
+from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, WARN, Column, Output, Piece, joined
+from llmartifacts.cli.plain import counted, minute, size, version_text, when
+from llmartifacts.cli.progress import metered
+from llmartifacts.errors import InvalidInput, NotFound
+from llmartifacts.records.digest import short
+from llmartifacts.records.reference import Reference
+
+if TYPE_CHECKING:
+    from llmartifacts.records.lineage import Lineage
+    from llmartifacts.records.manifest import Manifest
+    from llmartifacts.records.version import Collection, Found, Version
+    from llmartifacts.registry import Registry
+
+_SHOWN_FILES = 20
+_STYLES = {"added": GOOD, "removed": BAD, "changed": WARN}
+_TEXT_STYLES = {"+": GOOD, "-": BAD, "@": "cyan"}
+
+
+def kind_summary(manifest: Manifest) -> str:
+    """One line on a version's content; a kind that is not installed says so."""
+    from llmartifacts.packing import kind_named
+
+    try:
+        return kind_named(manifest.kind).summary(manifest.config)
+    except NotFound:
+        return f"(the kind {manifest.kind!r} is not installed here)"
+
+
+# --- ls
+
+
+@command(
+    "ls",
+    panel=LOOK,
+    examples=("ls", "ls --kind prompt", "ls agent --tag ticket=CHG-1042"),
+    shape='{"collections": [Collection]}; with NAME {"versions": [Version]}, newest first',
+)
+def ls(
+    session: Session,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Collection whose versions to list.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", metavar="KIND", help="Only collections of this kind.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="Only versions with this label. Repeatable.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, metavar="N", help="At most so many versions.")] = 50,
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="vN", help="Only versions older than this one: the next page.")
+    ] = None,
+) -> None:
+    """List collections, or the versions of one."""
+    if name is None:
+        if tag or before:
+            raise InvalidInput("--tag and --before are for versions", field="NAME", next_step="Name the collection.")
+        with session.open() as registry:
+            collections = registry.collections(kind=kind)
+        if kind is not None and not collections:
+            _refuse_unknown_kind(kind)
+        session.out.result({"collections": collections}, lambda: _list_collections(session.out, collections))
+        return
+    if kind is not None:
+        raise InvalidInput("--kind is for the list of collections", field="--kind", next_step="Leave out the name.")
+    bare_name(name, field="NAME", next_step=f"For one version: llmartifacts show {name}.")
+    older = None if before is None else _number(before)
+    with session.open() as registry:
+        versions = registry.versions(name, tags=pairs(tag or (), "--tag") or None, limit=limit, before=older)
+    session.out.result({"versions": versions}, lambda: _list_versions(session.out, versions, limit))
+
+
+def _refuse_unknown_kind(kind: str) -> None:
+    from llmartifacts.packing import kind_named
+
+    kind_named(kind)
+
+
+def _number(text: str) -> int:
+    number = Reference.parse(f"x:{text}", field="--before").number
+    if number is None:
+        raise InvalidInput(f"{text!r} is no version", field="--before", next_step="Write it like v12.")
+    return number
+
+
+def _list_collections(out: Output, collections: list[Collection]) -> None:
+    if not collections:
+        out.line("nothing here yet; ", ("llmartifacts log KIND NAME SOURCE…", NAME), " logs the first version")
+        return
+    out.table(
+        (
+            Column("name", NAME, wraps=True),
+            Column("kind"),
+            Column("versions", right=True, optional=True),
+            Column("latest"),
+            Column("aliases", GOOD, wraps=True),
+            Column("since", FAINT, optional=True),
+        ),
+        [
+            (
+                c.name,
+                c.kind,
+                str(c.versions),
+                version_text(c.latest),
+                ", ".join(f"{alias} v{number}" for alias, number in c.aliases.items()),
+                f"{c.created_at:%Y-%m-%d}",
+            )
+            for c in collections
+        ],
+    )
+
+
+def _list_versions(out: Output, versions: list[Version], limit: int) -> None:
+    if not versions:
+        out.line("no version fits")
+        return
+    out.table(
+        (
+            Column("version", NAME),
+            Column("logged, UTC", FAINT),
+            Column("size", right=True, optional=True),
+            Column("aliases", GOOD),
+            Column("tags", shrinks=True, optional=True),
+            Column("message", shrinks=True),
+        ),
+        [
+            (version_text(v.number), minute(v.created_at), size(v.size), _marks(v), joined(v.tags), v.message)
+            for v in versions
+        ],
+    )
+    if len(versions) == limit and versions[-1].number > 1:
+        out.line((f"older ones: --before v{versions[-1].number}", FAINT))
+
+
+def _marks(version: Version) -> Piece:
+    aliases = ", ".join(version.aliases)
+    return aliases if version.yanked_at is None else (", ".join(filter(None, ("yanked", aliases))), BAD)
+
+
+# --- show
+
+
+@command(
+    "show",
+    panel=LOOK,
+    examples=("show agent", "show kb:prod --json"),
+    shape='{"version": Version, "summary": text, "manifest": Manifest, "lineage": {"up": [Edge], "down": [Edge]}}',
+)
+def show(session: Session, ref: ReferenceArgument) -> None:
+    """Show one version: what it is, where it came from, what names it."""
+    with session.open() as registry:
+        found = registry.find(ref)
+        graphs = {way: registry.lineage(found.version.pinned, way) for way in ("up", "down")}
+        summary = kind_summary(found.manifest)
+    near = {way: [edge for edge, _ in graph.steps(graph.root)] for way, graph in graphs.items()}
+    data = {"version": found.version, "summary": summary, "manifest": found.manifest, "lineage": near}
+    session.out.result(data, lambda: _show(session.out, found, summary, graphs))
+
+
+def _show(out: Output, found: Found, summary: str, graphs: dict[str, Lineage]) -> None:
+    v = found.version
+    out.line((str(v), NAME), f"  {v.kind}")
+    out.fields(
+        (
+            ("yanked", f"{when(v.yanked_at)}: {v.yank_reason}" if v.yanked_at else ""),
+            ("content", summary),
+            ("message", v.message),
+            ("aliases", ", ".join(v.aliases)),
+            ("tags", joined(v.tags)),
+            ("size", size(v.size)),
+            ("digest", v.digest),
+            (
+                "logged",
+                f"{when(v.created_at)} by {v.author}" + (f" at commit {v.git_commit[:12]}" * bool(v.git_commit)),
+            ),
+            ("run", v.run),
+        )
+    )
+    if found.manifest.components:
+        out.line("parts")
+        columns = (Column("role", NAME), Column("kind"), Column("digest", FAINT))
+        out.table(columns, [(c.role, c.kind, f"sha256:{short(c.digest)}") for c in found.manifest.components], indent=2)
+    _show_files(out, found.manifest)
+    for way, title in (("up", "came from"), ("down", "led to")):
+        _show_edges(out, title, graphs[way])
+
+
+def _show_files(out: Output, manifest: Manifest) -> None:
+    if not manifest.files:
+        return
+    out.line("files")
+    out.table(
+        (
+            Column("path", NAME, shrinks=True),
+            Column("size", right=True),
+            Column("digest", FAINT),
+            Column("kept at", FAINT),
+        ),
+        [(f.path, size(f.size), f"sha256:{short(f.digest)}", f.url or "") for f in manifest.files[:_SHOWN_FILES]],
+        indent=2,
+    )
+    if len(manifest.files) > _SHOWN_FILES:
+        out.line((f"  and {len(manifest.files) - _SHOWN_FILES} more: --json", FAINT))
+
+
+def _show_edges(out: Output, title: str, graph: Lineage) -> None:
+    steps = graph.steps(graph.root)
+    if not steps:
+        return
+    out.line(title)
+    columns = (Column("relation", FAINT), Column("version", NAME), Column("kind"))
+    nodes = graph.nodes
+    out.table(
+        columns,
+        [(" ".join(filter(None, (e.relation, e.role))), nodes[n].label, nodes[n].kind) for e, n in steps],
+        indent=2,
+    )
+
+
+# --- diff
+
+
+@command(
+    "diff",
+    panel=LOOK,
+    examples=("diff agent:v1 agent:v2", "diff agent:prod agent:staging"),
+    shape='Diff; each change {"path", "before", "after", "op"}',
+)
+def diff(
+    session: Session,
+    before: Annotated[str, typer.Argument(metavar="A", help="The first version.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="The second version, of the same kind.")],
+) -> None:
+    """Compare two versions of one kind, in the words of that kind."""
+    out = session.out
+    with session.open() as registry, out.working("comparing"):
+        made = registry.diff(before, after)
+
+    def text() -> None:
+        if not made:
+            out.line(f"{made.before} and {made.after} have the same content")
+            return
+        out.line((made.before, NAME), " -> ", (made.after, NAME), f"  {made.kind}")
+        for change in made.changes:
+            out.line((str(change), _STYLES.get(change.op, "")))
+        for line in made.text.splitlines():
+            out.block(line or " ", _TEXT_STYLES.get(line[:1], ""))
+        if made.numbers:
+            out.line((", ".join(f"{key}: {value:g}" for key, value in made.numbers.items()), FAINT))
+
+    out.result(made, text)
+
+
+# --- pull
+
+
+@command(
+    "pull",
+    panel=LOOK,
+    examples=("pull kb:prod", "pull kb:v5 ./kb"),
+    shape='{"version": Version, "directory": text, "files": [text]}',
+)
+def pull(
+    session: Session,
+    ref: ReferenceArgument,
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Empty or new directory.", show_default="./NAME-vN")
+    ] = None,
+) -> None:
+    """Write the verified files of a version into a directory."""
+    out = session.out
+    with session.open() as registry:
+        version, total = _wanted(registry, ref)
+        target = directory if directory is not None else Path(f"{version.name}-v{version.number}")
+        with metered(registry, out, f"pulling {version}", total):
+            written = registry.pull(version.pinned, target)
+    files = [p.relative_to(target).as_posix() for p in written]
+    count = sum(p.stat().st_size for p in written)
+
+    def text() -> None:
+        out.line((str(version), NAME), " -> ", (str(target), NAME), f"  {counted(len(files), 'file')}, {size(count)}")
+        if version.yanked_at is not None:
+            out.line((f"this version was withdrawn: {version.yank_reason}", WARN))
+
+    out.result({"version": version, "directory": str(target), "files": files}, text)
+
+
+def _wanted(registry: Registry, ref: str) -> tuple[Version, int]:
+    found: Any = registry.find(ref)
+    return found.version, sum(f.size for f in found.manifest.files if f.url is None)

@@ -1,0 +1,190 @@
+"""`promote`, `rollback`, `history`, `state`, `yank`: what the aliases mean, and how that changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmartifacts.cli.arguments import Reason, ReferenceArgument, expectations
+from llmartifacts.cli.command import MOVE, command
+from llmartifacts.cli.context import Session
+from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, WARN, Column, Output
+from llmartifacts.cli.plain import minute, version_text, when
+from llmartifacts.errors import InvalidInput, InvalidReference
+from llmartifacts.records.names import is_alias
+
+if TYPE_CHECKING:
+    from llmartifacts.records.promotion import HistoryEntry, Promotion
+
+_PROMOTION_SHAPE = 'Promotion; each move {"name", "alias", "number", "old", "new"}, null for "no version"'
+
+
+@command(
+    "promote",
+    panel=MOVE,
+    examples=(
+        "promote agent:v2 --to prod --reason 'shorter greeting'",
+        "promote agent:v2 kb:v5 --to prod --expect agent=v1",
+    ),
+    shape=_PROMOTION_SHAPE,
+)
+def promote(
+    session: Session,
+    refs: Annotated[list[str], typer.Argument(metavar="REF", help="Versions; one move, all or none.")],
+    to: Annotated[list[str], typer.Option("--to", metavar="ALIAS", help="Alias to move. Repeatable.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept for good.")] = "",
+    ticket: Annotated[str, typer.Option("--ticket", metavar="TEXT", help="Ticket of the change.")] = "",
+    expect: Annotated[
+        list[str] | None,
+        typer.Option("--expect", metavar="NAME=vN|none", help="Refuse unless the alias means this now. Repeatable."),
+    ] = None,
+) -> None:
+    """Move an alias of one or more collections, in one step."""
+    expected = expectations(expect or ())
+    with session.open() as registry:
+        made = registry.promote(refs, to, reason=reason, ticket=ticket, expect=expected)
+    session.out.result(made, lambda: _show_promotion(session.out, made))
+
+
+@command(
+    "rollback",
+    panel=MOVE,
+    examples=(
+        "rollback kb:prod --reason 'wrong answers'",
+        "rollback kb:prod --whole --reason 'wrong answers'",
+        "rollback kb:prod --to v5 --reason 'known to be good'",
+        "rollback default@r12 --reason 'wrong set'",
+    ),
+    shape=_PROMOTION_SHAPE,
+)
+def rollback(
+    session: Session,
+    target: Annotated[str, typer.Argument(metavar="REF|PROMOTION", help="name:alias, or the id of a promotion.")],
+    reason: Reason,
+    whole: Annotated[bool, typer.Option("--whole", help="Also all that moved together with it.")] = False,
+    to: Annotated[str | None, typer.Option("--to", metavar="vN", help="Go to this version instead.")] = None,
+) -> None:
+    """Undo the newest promotion not yet undone; twice means two back."""
+    if whole and to is not None:
+        raise InvalidInput("--whole and --to exclude each other", field="--to", next_step="Give one of them.")
+    if to is not None and "@r" in target:
+        raise InvalidInput(
+            "--to goes with name:alias, and a promotion is undone as a whole", field="--to", next_step="Leave out --to."
+        )
+    with session.open() as registry:
+        made = registry.rollback(target, to=to, whole=whole, reason=reason)
+    session.out.result(made, lambda: _show_promotion(session.out, made))
+
+
+def _show_promotion(out: Output, made: Promotion) -> None:
+    out.line((made.id, NAME), f"  {made.verb}", (f" of {made.undoes}" if made.undoes else "", FAINT))
+    if not made.moves:
+        out.line("  nothing had to move")
+    for move in made.moves:
+        new = (version_text(move.new), GOOD) if move.new is not None else ("removed", WARN)
+        out.line("  ", f"{move.name}:{move.alias}  ", (version_text(move.old), FAINT), " -> ", new)
+    for result in made.results:
+        out.line(("  ", ""), (str(result), GOOD if result.verdict == "PASS" else BAD))
+
+
+@command(
+    "history",
+    panel=MOVE,
+    examples=("history kb:prod",),
+    shape='{"history": [HistoryEntry]}, newest first',
+)
+def history(
+    session: Session,
+    ref: Annotated[str, typer.Argument(metavar="REF", help="name:alias; without an alias, latest.")],
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, metavar="N", help="At most so many moves.")] = 50,
+) -> None:
+    """Every move of an alias: when, who, why."""
+    with session.open() as registry:
+        entries = registry.history(ref, limit=limit)
+    session.out.result({"history": entries}, lambda: _show_history(session.out, entries))
+
+
+def _show_history(out: Output, entries: list[HistoryEntry]) -> None:
+    out.table(
+        (
+            Column("promotion", FAINT),
+            Column("when, UTC", FAINT),
+            Column("who"),
+            Column("what"),
+            Column("from", right=True),
+            Column("to", NAME, right=True),
+            Column("why", wraps=True),
+            Column("undone by", WARN),
+        ),
+        [
+            (
+                e.promotion,
+                minute(e.at),
+                e.actor,
+                e.verb,
+                version_text(e.old),
+                version_text(e.new),
+                f"{e.ticket}: {e.reason}" if e.ticket and e.reason else e.ticket or e.reason,
+                e.undone_by,
+            )
+            for e in entries
+        ],
+    )
+
+
+@command(
+    "state",
+    panel=MOVE,
+    examples=("state prod", "state prod --at 2026-03-03T09:00Z"),
+    shape='State; "entries": {name: {"version": Version, "move": HistoryEntry}}',
+)
+def state(
+    session: Session,
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="The alias, such as prod.")],
+    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="ISO 8601; UTC without an offset.")] = None,
+) -> None:
+    """What an alias means in every collection, now or at a time."""
+    if not is_alias(alias):
+        hint = f"Write the alias alone, such as prod; moves of one: llmartifacts history {alias}."
+        raise InvalidReference(f"{alias!r:.160} is not an alias", field="ALIAS", next_step=hint)
+    with session.open() as registry:
+        found = registry.state(alias, at=at)
+    out = session.out
+
+    def text() -> None:
+        time = f" at {when(found.at)}" if found.at is not None else ""
+        if not found:
+            out.line(f"nothing in project {found.project} is called {found.alias}{time}")
+            return
+        out.line((found.alias, NAME), f"{time}, project {found.project}, revision {found.revision}")
+        out.table(
+            (
+                Column("name", NAME, wraps=True),
+                Column("version"),
+                Column("since, UTC", FAINT),
+                Column("by"),
+                Column("what", optional=True),
+                Column("why", wraps=True),
+            ),
+            [
+                (name, version_text(e.version.number), minute(e.move.at), e.move.actor, e.move.verb, e.move.reason)
+                for name, e in found.items()
+            ],
+        )
+
+    out.result(found, text)
+
+
+@command("yank", panel=MOVE, examples=("yank agent:v2 --reason 'leaks the system prompt'",), shape="Version")
+def yank(session: Session, ref: ReferenceArgument, reason: Reason) -> None:
+    """Withdraw a version: no alias may be moved to it any more."""
+    with session.open() as registry:
+        version = registry.yank(ref, reason=reason)
+    out = session.out
+
+    def text() -> None:
+        out.line((str(version), NAME), (" withdrawn", WARN), ": no alias may be moved to it any more")
+        out.line((f"a lockfile or its digest still resolves it: {version.pinned}", FAINT))
+
+    out.result(version, text)
