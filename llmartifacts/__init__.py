@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from llmartifacts.kinds.files import Files as Files
     from llmartifacts.kinds.model import ModelSpec as ModelSpec
     from llmartifacts.kinds.prompt.value import Prompt as Prompt
+    from llmartifacts.kinds.report import ItemScore as ItemScore
+    from llmartifacts.kinds.report import Metric as Metric
     from llmartifacts.kinds.report import Report as Report
     from llmartifacts.kinds.vector_index.config import EmbeddingSpec as EmbeddingSpec
     from llmartifacts.kinds.vector_index.value import SearchHits as SearchHits
@@ -47,8 +49,10 @@ _DOOR = {
     "EvalDataset": "kinds.eval_dataset.value",
     "Files": "kinds.files",
     "Generation": "runtime.generation",
+    "ItemScore": "kinds.report",
     "Lineage": "records.lineage",
     "LlmartifactsError": "errors",
+    "Metric": "kinds.report",
     "ModelSpec": "kinds.model",
     "Promotion": "records.promotion",
     "Prompt": "kinds.prompt.value",
@@ -73,8 +77,10 @@ __all__ = [
     "EvalDataset",
     "Files",
     "Generation",
+    "ItemScore",
     "Lineage",
     "LlmartifactsError",
+    "Metric",
     "ModelSpec",
     "Promotion",
     "Prompt",

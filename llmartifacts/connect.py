@@ -31,7 +31,7 @@ def connect(
         NotAllowed: It cannot be read, or lies on a network file system.
     """
     where = find(location)
-    name = check_name(project or os.environ.get("LLMARTIFACTS_PROJECT") or DEFAULT_PROJECT, field="project")
+    name = home_project(project)
     if where.startswith(("http://", "https://")):
         raise Unreachable(
             f"{where} is a remote registry, and this release has the embedded one only",
@@ -77,6 +77,15 @@ def find(location: str | os.PathLike[str] | None = None) -> str:
     raise NotFound(
         f"there is no {DIRECTORY}/ in {here} or above it", what="registry", name=DIRECTORY, next_step=_INIT_HINT
     )
+
+
+def home_project(project: str | None = None) -> str:
+    """The project that names without a prefix mean: the one given, else `$LLMARTIFACTS_PROJECT`, else `default`.
+
+    Raises:
+        InvalidReference: It is no name.
+    """
+    return check_name(project or os.environ.get("LLMARTIFACTS_PROJECT") or DEFAULT_PROJECT, field="project")
 
 
 def who() -> str:

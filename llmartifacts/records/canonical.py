@@ -56,7 +56,7 @@ def check_json(value: Json, *, field: str = "", depth: int = 0) -> None:
     # Exact types: a subclass (an enum, numpy's float64) may print as something else.
     kind = type(value)
     if kind is str:
-        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        if not value.isascii() and _has_surrogate(value):
             raise InvalidManifest("text holds a lone surrogate", field=field, next_step=_SURROGATE)
     elif kind is dict:
         if depth >= MAX_DEPTH:
@@ -145,6 +145,14 @@ def check_key(key: object, *, field: str = "") -> None:
     if type(key) is not str:
         raise InvalidManifest(f"the key {key!r:.60} is not text", field=field)
     check_json(key, field=f"{field} (key {key!a:.60})")
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 _BIG = "Write it as text: JSON parsers disagree about integers of this size."

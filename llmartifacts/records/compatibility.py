@@ -48,7 +48,7 @@ RULES: Mapping[str, str] = {
 """Id of each rule -> what it demands."""
 
 KINDS = frozenset({"prompt", "vector_index", "eval_dataset", "bundle", "report", "files"})
-INDEX_SUPPLIES = frozenset({"context", "documents"})
+INDEX_SUPPLIES = frozenset({"context", "documents", "passages"})
 """Variables that a retrieval over an index gives to a prompt."""
 
 
@@ -272,7 +272,9 @@ def _index_against_embedder(scope: _Scope, index: IndexFacts) -> Iterator[Proble
     if model.dimension is not None and model.dimension != index.dimension:
         told = f"{role!r} has dimension {index.dimension}, and {who} gives {model.dimension}"
         yield Problem("index-dimension", "error", digests, told, mend)
-    if model.metric is not None and model.metric != index.metric:
+    # On unit vectors, and on nothing else, cosine, inner product and L2 give one order.
+    fits = index.normalized if model.metric == "cosine" else model.metric in (None, index.metric)
+    if not fits:
         told = f"{role!r} compares by {index.metric}, and {who} is meant for {model.metric}"
         yield Problem("index-metric", "error", digests, told, mend)
     if model.normalized is not None and model.normalized != index.normalized:

@@ -26,11 +26,12 @@ class Change:
     op: str
 
     def __str__(self) -> str:
+        path = self.path if self.path.isprintable() else ascii(self.path)
         if self.op == "added":
-            return f"+ {self.path}: {_text(self.after)}"
+            return f"+ {path}: {_text(self.after)}"
         if self.op == "removed":
-            return f"- {self.path}: {_text(self.before)}"
-        return f"~ {self.path}: {_text(self.before)} -> {_text(self.after)}"
+            return f"- {path}: {_text(self.before)}"
+        return f"~ {path}: {_text(self.before)} -> {_text(self.after)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ class ModelFacts:
         revision: The provider's version; None if it is not stated.
         parameters: What it is called with.
         dimension: Components of a vector, for an embedder that states it.
-        metric: `inner_product` or `l2`, for an embedder that states it.
+        metric: `inner_product`, `l2` or `cosine`, for an embedder that states it.
         normalized: Whether its vectors have unit length, for an embedder that states it.
     """
 
@@ -40,7 +40,8 @@ class ModelFacts:
         return self.dimension is not None or "embed" in self.role.lower()
 
     def __str__(self) -> str:
-        return f"{self.provider}/{self.name}" + (f"@{self.revision}" if self.revision else "")
+        text = f"{self.provider}/{self.name}" + (f"@{self.revision}" if self.revision else "")
+        return text if text.isprintable() else ascii(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,10 @@ def index_facts(role: str, manifest: Manifest) -> IndexFacts | None:
     model, dimension, metric = space.get("model"), space.get("dimension"), space.get("metric")
     normalized = space.get("normalized")
     if not (
-        isinstance(model, str) and type(dimension) is int and isinstance(metric, str) and isinstance(normalized, bool)
+        isinstance(model, str)
+        and type(dimension) is int
+        and metric in ("inner_product", "l2")
+        and isinstance(normalized, bool)
     ):
         return None
     return IndexFacts(role, manifest.digest, model, dimension, metric, normalized)
@@ -142,8 +146,8 @@ def prompt_facts(role: str, manifest: Manifest) -> PromptFacts | None:
 
 def dataset_facts(role: str, manifest: Manifest) -> DatasetFacts | None:
     """Read the config of an `eval_dataset`."""
-    schema = _table(manifest.config.get("schema"))
-    columns = schema if _is_columns(schema) else _children(schema)
+    declared = manifest.config.get("columns", manifest.config.get("schema"))
+    columns = _columns(declared) or _children(declared) or _children({"columns": declared})
     if not columns:
         return None
     purposes = {k: v for k, v in _table(manifest.config.get("fields")).items() if isinstance(v, str)}
@@ -167,7 +171,7 @@ def _model(config: Any, role: str) -> ModelFacts | None:
         revision if isinstance(revision, str) else None,
         parameters,
         dimension if type(dimension) is int else None,
-        metric if isinstance(metric, str) else None,
+        _METRICS.get(metric.casefold()) if isinstance(metric, str) else None,
         normalized if isinstance(normalized, bool) else None,
     )
 
@@ -194,12 +198,23 @@ def _children(schema: Any) -> dict[str, Any]:
     return {}
 
 
+_METRICS = {
+    "inner_product": "inner_product",
+    "ip": "inner_product",
+    "dot": "inner_product",
+    "dot_product": "inner_product",
+    "l2": "l2",
+    "euclidean": "l2",
+    "cosine": "cosine",
+}
 _PURPOSES = ("input", "metadata", "expected_output")
 
 
-def _is_columns(schema: Mapping[str, Any]) -> bool:
-    """Whether it maps column names to what they hold, without a key around."""
-    return bool(schema) and all(isinstance(c, Mapping) and (c.keys() & {"type", "types"}) for c in schema.values())
+def _columns(declared: Any) -> Mapping[str, Any]:
+    """Column -> what it holds, where that is said without a key around; else empty."""
+    table = _table(declared)
+    plain = all(isinstance(c, Mapping) and (c.keys() & {"type", "types"}) for c in table.values())
+    return table if plain else {}
 
 
 def _is_object(column: Any) -> bool:

@@ -141,6 +141,8 @@ class Manifest:
         if extra:
             raise InvalidManifest(f"unknown fields {sorted(extra)}", field=min(extra), origin=origin)
         try:
+            if type(body["files"]) is not list or type(body["components"]) is not list:
+                raise InvalidManifest("files and components are lists", origin=origin)
             for i, f in enumerate(body["files"]):
                 if f.keys() != _FILE and not (f.keys() == _FILE | {"url"} and f["url"]):
                     raise InvalidManifest(f"the fields are {sorted(f)}", field=f"files[{i}]", origin=origin)

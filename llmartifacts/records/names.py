@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -16,6 +17,8 @@ DEFAULT_PROJECT = "default"
 MAX_PATH_BYTES = 1024
 MAX_SEGMENT_BYTES = 255
 MAX_TAG_VALUE = 1024
+MAX_NEAR = 10_000
+"""Names that are compared with a mistyped one; comparing takes a while."""
 
 _NAME = re.compile(NAME)
 _ALIAS = re.compile(ALIAS)
@@ -159,7 +162,7 @@ def _path_problem(path: object) -> str:
 def near_names(name: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
     """Known names that look like a mistyped one, best first; another case of the same name always comes first."""
     by_fold: dict[str, str] = {}
-    for candidate in known:
+    for candidate in itertools.islice(known, MAX_NEAR):
         by_fold.setdefault(candidate.casefold(), candidate)
     close = difflib.get_close_matches(name.casefold(), by_fold, n=limit, cutoff=0.6)
     return tuple(by_fold[c] for c in close)

@@ -1,0 +1,1 @@
+"""One file a format: `read` yields rows with their origin, `write` the inverse."""

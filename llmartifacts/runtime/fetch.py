@@ -1,0 +1,134 @@
+"""Verified bytes through the cache, from the registry where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from llmartifacts.blobs.base import CHUNK
+from llmartifacts.blobs.cache import BlobCache, Sink
+from llmartifacts.errors import BlobMissing, Damaged, DigestMismatch
+from llmartifacts.records.backend import BlobSource
+from llmartifacts.records.digest import Blob, Digest
+from llmartifacts.records.manifest import MAX_BYTES, Manifest
+
+R = TypeVar("R")
+Watch = Callable[[Blob], AbstractContextManager[None]]
+
+
+def _unwatched(blob: Blob) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+class CachedBlobs:
+    """A `BlobSource` over caches, filled from a registry.
+
+    Args:
+        cache: Takes what is fetched.
+        folder: Looked into first, never written: what `install --to DIR` made.
+        upstream: The registry's bytes; None to use the caches only.
+        watch: Entered around each fetch from upstream.
+    """
+
+    def __init__(
+        self,
+        cache: BlobCache,
+        *,
+        folder: BlobCache | None = None,
+        upstream: BlobSource | None = None,
+        watch: Watch = _unwatched,
+    ) -> None:
+        self._places = [cache] if folder is None else [folder, cache]
+        self._cache = cache
+        self._upstream = upstream
+        self._watch = watch
+        self.all_kept = True
+        """Whether all that was fetched lies in the cache itself, not in a private folder because it is read-only."""
+
+    def detach(self) -> None:
+        """Let go of the registry: what is there is there."""
+        self._upstream = None
+
+    def fetch(self, blob: Blob) -> Path:
+        """Have a blob in a cache, verified; returns its file there.
+
+        Raises:
+            BlobMissing: It is nowhere.
+            DigestMismatch: It is damaged wherever it is.
+        """
+        if len(self._places) > 1 or self._upstream is None:
+            try:
+                return self.path(blob)
+            except Damaged:
+                if self._upstream is None:
+                    raise
+        path = self._cache.path(blob, lambda sink: self._pour(blob, sink))
+        self._note(path)
+        return path
+
+    def _pour(self, blob: Blob, sink: Sink) -> None:
+        upstream = self._upstream
+        if upstream is None:
+            raise BlobMissing(f"{blob.digest} is not cached, and the registry was let go", digest=blob.digest)
+        with self._watch(blob), upstream.open(blob) as stream:
+            while piece := stream.read(CHUNK):
+                sink.write(piece)
+
+    # --- BlobSource
+
+    def read(self, blob: Blob) -> bytes:
+        """The bytes, in memory."""
+        return self._first(lambda place: place.read(blob))
+
+    def open(self, blob: Blob) -> BinaryIO:
+        """A reader over the verified bytes."""
+        return self._first(lambda place: place.open(blob))
+
+    def path(self, blob: Blob) -> Path:
+        """A read-only file of the verified bytes."""
+        return self._first(lambda place: place.path(blob))
+
+    # --- manifests
+
+    def keep(self, manifests: Iterable[Manifest]) -> None:
+        """Cache manifests as blobs, so that a start needs nothing else."""
+        for manifest in manifests:
+            data = manifest.to_bytes()
+            self._note(self._cache.put(Blob(manifest.digest, len(data)), data))
+
+    def manifests(self, digests: Sequence[Digest]) -> dict[Digest, Manifest]:
+        """Cached manifests, verified; one that is not there is left out. Raises `DigestMismatch`."""
+        made: dict[Digest, Manifest] = {}
+        for digest in digests:
+            with suppress(BlobMissing):
+                made[digest] = self._first(partial(_manifest, digest=digest))
+        return made
+
+    def _first(self, get: Callable[[BlobCache], R]) -> R:
+        """From the first place that has it; else the gravest error: damaged rather than missing."""
+        errors: list[Damaged] = []
+        for place in self._places:
+            try:
+                return get(place)
+            except Damaged as error:
+                errors.append(error)
+        raise next((e for e in errors if not isinstance(e, BlobMissing)), errors[-1])
+
+    def _note(self, path: Path) -> None:
+        if not path.is_relative_to(self._cache.root):
+            self.all_kept = False
+
+
+def _manifest(cache: BlobCache, digest: Digest) -> Manifest:
+    # A lockfile names manifests by digest alone; the cache's layout gives the size, and the hash decides.
+    entry = cache.root / "sha256" / digest[7:9] / digest[7:]
+    try:
+        size = entry.lstat().st_size
+    except OSError as error:
+        raise BlobMissing(f"the manifest {digest} is not in {cache.root}", digest=digest) from error
+    if size > MAX_BYTES:
+        raise DigestMismatch(f"the cached manifest has {size} bytes", digest=digest, file=str(entry))
+    return Manifest.from_bytes(cache.read(Blob(digest, size)), expect=digest, origin=str(entry))

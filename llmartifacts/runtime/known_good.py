@@ -1,0 +1,106 @@
+"""The last-known-good set: what a service started from last, kept so that it starts again with the registry gone.
+
+    <cache>/known-good/<sha256 of location, project and references>.json
+
+The record names digests only. The bytes lie in the cache under those digests and are verified again when they are used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from llmartifacts.errors import InvalidManifest, LlmartifactsError
+from llmartifacts.records.canonical import canonical_bytes, parse_json
+from llmartifacts.records.digest import digest_of
+from llmartifacts.records.lock import MAX_BYTES, Lockfile
+from llmartifacts.records.reference import Reference
+from llmartifacts.records.times import parse_time, to_text
+from llmartifacts.runtime.text_file import read_bounded, write_atomically
+
+SCHEMA = "llmartifacts/known-good/1"
+FOLDER = "known-good"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a service asked for; each has a record of its own.
+
+    Attributes:
+        location: The registry's place, absolute.
+        project: Name of the project.
+        references: Component name -> reference as asked for.
+    """
+
+    location: str
+    project: str
+    references: Mapping[str, Reference]
+
+    def body(self) -> dict[str, object]:
+        """Plain values, for the record and its name."""
+        return {
+            "location": self.location,
+            "project": self.project,
+            "references": {name: str(r.within(self.project)) for name, r in self.references.items()},
+        }
+
+    def path(self, root: Path) -> Path:
+        """The record's file, below the cache's folder."""
+        return root / FOLDER / f"{digest_of(canonical_bytes(self.body()))[7:]}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownGood:
+    """A set that a service has started from.
+
+    Attributes:
+        lock: Its digests.
+        saved: When the registry last gave it, UTC, by this host's clock.
+    """
+
+    lock: Lockfile
+    saved: datetime
+
+    def age(self) -> float:
+        """Seconds since it was saved; a clock that was set back counts just as much."""
+        return abs((datetime.now(UTC) - self.saved).total_seconds())
+
+
+def keep(root: Path, asked: Asked, lock: Lockfile) -> None:
+    """Write the record, atomically; the one before is replaced.
+
+    Raises:
+        LlmartifactsError: The cache cannot be written.
+    """
+    body = {
+        "schema": SCHEMA,
+        "asked": asked.body(),
+        "saved": to_text(datetime.now(UTC)),
+        "lock": json.loads(lock.to_text()),
+    }
+    write_atomically(asked.path(root), json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def recall(root: Path, asked: Asked) -> KnownGood | None:
+    """Read the record of what was asked for; None if there is none.
+
+    Raises:
+        InvalidManifest: It was altered, or is of another question.
+        LlmartifactsError: It cannot be read.
+    """
+    path = asked.path(root)
+    try:
+        text = read_bounded(path, MAX_BYTES, follow=False)
+    except FileNotFoundError:
+        return None
+    body = parse_json(text, field="known-good", origin=str(path), max_bytes=MAX_BYTES)
+    if not isinstance(body, dict) or body.get("schema") != SCHEMA or body.get("asked") != asked.body():
+        raise InvalidManifest("the last-known-good record is not of this service", origin=str(path))
+    try:
+        saved = parse_time(body.get("saved", ""))
+        return KnownGood(Lockfile.from_text(json.dumps(body.get("lock")), origin=str(path)), saved)
+    except LlmartifactsError as error:
+        raise InvalidManifest(f"the last-known-good record is damaged: {error}", origin=str(path)) from error
