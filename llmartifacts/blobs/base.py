@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -64,6 +64,10 @@ class Driver(Protocol):
     def replace(self, key: str, source: Source) -> None:
         """Store an object in place of a damaged one; atomic and durable. Who reads the old one goes on reading it."""
 
+    def settle(self, keys: Iterable[str]) -> None:
+        """Make objects durable that others stored, maybe only a moment ago; most drivers have nothing to do."""
+        return
+
     @abstractmethod
     def delete(self, key: str) -> bool:
         """Remove an object; tells whether there was one."""
@@ -107,11 +111,11 @@ def check_key(key: str) -> str:
 def read_up_to(stream: BinaryIO, limit: int) -> bytes:
     """The bytes of a stream, at most `limit` of them; memory grows with what is there, not with `limit`."""
     first = stream.read(min(limit, CHUNK))
-    if not first or len(first) == limit:
+    if not first or len(first) >= limit:
         return first
     whole = io.BytesIO()
     whole.write(first)
-    while (left := limit - whole.tell()) and (piece := stream.read(min(left, CHUNK))):
+    while (left := limit - whole.tell()) > 0 and (piece := stream.read(min(left, CHUNK))):
         whole.write(piece)
     return whole.getvalue()
 

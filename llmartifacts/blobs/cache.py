@@ -14,7 +14,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
@@ -91,18 +91,19 @@ class BlobCache:
             return io.BytesIO(self.read(blob))
         return self._find(blob, lambda file: reader_of(file) if self._verified.holds(file, blob) else None)[0]
 
-    def path(self, blob: Blob, fetch: Fetch | None = None, *, origin: str = "") -> Path:
+    def path(self, blob: Blob, fetch: Fetch | None = None, *, origin: Callable[[], str] = str) -> Path:
         """A read-only file of the verified bytes.
 
         Args:
             blob: Which bytes.
             fetch: Writes the bytes where they are not cached; None to use the cache only.
-            origin: Where `fetch` has them from, for messages.
+            origin: Says where `fetch` has them from; asked only if they are wrong.
 
         Raises:
             BlobMissing: They are not cached, and there is no `fetch`.
             DigestMismatch: The cached file is damaged and there is no `fetch`, or `fetch` wrote something else.
             NotAllowed: The disk is full.
+            Unreachable: The disk fails.
         """
         if fetch is None:
             return self._find(blob, lambda file: self._verified.holds(file, blob) or None)[1]
@@ -112,7 +113,11 @@ class BlobCache:
         try:
             return self._build(self.root, blob, fetch, origin)
         except _ReadOnly:
+            pass
+        try:
             return self._build(self._private_root(), blob, fetch, origin)
+        except _ReadOnly as error:
+            raise storage_error(error.refused, "write", self._private_root()) from error.refused
 
     def get(self, blob: Blob) -> Path | None:
         """The cached file, verified, or None where there is none or it is damaged."""
@@ -133,7 +138,7 @@ class BlobCache:
                 while piece := stream.read(CHUNK):
                     sink.write(piece)
 
-        return self.path(blob, fetch, origin=str(source) if isinstance(source, Path) else "")
+        return self.path(blob, fetch, origin=lambda: str(source) if isinstance(source, Path) else "")
 
     def _find(self, blob: Blob, verified: Callable[[BinaryIO], T | None]) -> tuple[T, Path]:
         """What `verified` makes of the cached file, and its path. Raises as `read`; None from `verified` is damage."""
@@ -169,7 +174,7 @@ class BlobCache:
 
     # --- build
 
-    def _build(self, root: Path, blob: Blob, fetch: Fetch, origin: str) -> Path:
+    def _build(self, root: Path, blob: Blob, fetch: Fetch, origin: Callable[[], str]) -> Path:
         entry = _entry(root, blob)
         with _locked(entry.with_name(f"{entry.name}.lock")):
             found = self.get(blob)  # another process may have built it while we waited
@@ -190,7 +195,8 @@ class BlobCache:
                     os.rename(part, entry)
                     sync_folder(entry.parent)
             except BaseException:
-                part.unlink(missing_ok=True)
+                with suppress(OSError):
+                    part.unlink()
                 raise
         return entry
 
@@ -204,7 +210,7 @@ class BlobCache:
 class _VerifyingSink:
     """Writes into a file, and refuses whatever is not the blob."""
 
-    def __init__(self, fd: int, path: Path, blob: Blob, origin: str) -> None:
+    def __init__(self, fd: int, path: Path, blob: Blob, origin: Callable[[], str]) -> None:
         self._fd, self._path, self._blob, self._origin = fd, path, blob, origin
         self._seen = Sha256()
 
@@ -225,14 +231,15 @@ class _VerifyingSink:
             raise self._mismatch(f"has the digest {self._seen.blob.digest}")
 
     def _mismatch(self, what: str) -> DigestMismatch:
-        name = self._origin or "what was fetched"
-        return DigestMismatch(
-            f"{name}, stored as {self._blob.digest}, {what}", digest=self._blob.digest, file=self._origin
-        )
+        origin, digest = self._origin(), self._blob.digest
+        return DigestMismatch(f"{origin or 'what was fetched'}, stored as {digest}, {what}", digest=digest, file=origin)
 
 
 class _ReadOnly(Exception):
     """The cache cannot be written. Never leaves this file."""
+
+    def __init__(self, refused: OSError) -> None:
+        self.refused = refused
 
 
 @contextmanager
@@ -245,7 +252,7 @@ def _locked(lock: Path) -> Iterator[None]:
                 fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             except OSError as error:
                 if error.errno in READ_ONLY:
-                    raise _ReadOnly from error
+                    raise _ReadOnly(error) from error
                 raise
         try:
             with storage_errors("lock", lock):
@@ -254,7 +261,8 @@ def _locked(lock: Path) -> Iterator[None]:
                 try:
                     yield
                 finally:
-                    lock.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        lock.unlink()
                 return
         finally:
             os.close(fd)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from llmartifacts.errors import LlmartifactsError, NotAllowed, Unreachable, UnsafeContent
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_PLAIN_FILE = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR})
 

@@ -85,13 +85,22 @@ class LocalDriver(Driver):
     def put_many(self, items: Sequence[tuple[str, Source]]) -> Sequence[bool]:
         """Store objects unless they are there: all links first, then one `fsync` for each folder concerned."""
         stored = [self._place(key, source, self._link) for key, source in items]
-        self._settle(key for key, _ in items)
+        self.settle(key for key, _ in items)
         return stored
 
     def replace(self, key: str, source: Source) -> None:
         """Store an object in place of a damaged one."""
         self._place(key, source, _rename)
-        self._settle([key])
+        self.settle([key])
+
+    def settle(self, keys: Iterable[str]) -> None:
+        """`fsync` the folder of each key, and once per process the folders above it."""
+        for folder in dict.fromkeys(key.rpartition("/")[0] for key in keys):
+            with storage_errors("store into", self.root / folder):
+                sync_folder(self.root / folder)
+                for above in _unsettled(folder, self._settled):
+                    sync_folder((self.root / above).parent)
+                    self._settled.add(above)
 
     def delete(self, key: str) -> bool:
         """Remove an object."""
@@ -185,15 +194,6 @@ class LocalDriver(Driver):
                 raise
             self.root.mkdir(parents=True, exist_ok=True)
             return os.open(self.root, flags)
-
-    def _settle(self, keys: Iterable[str]) -> None:
-        """Make names durable: the folder of each key, and once per process the folders above it."""
-        for folder in dict.fromkeys(key.rpartition("/")[0] for key in keys):
-            with storage_errors("store into", self.root / folder):
-                sync_folder(self.root / folder)
-                for above in _unsettled(folder, self._settled):
-                    sync_folder((self.root / above).parent)
-                    self._settled.add(above)
 
     def _walk(self, folder: int, path: str, prefix: str) -> Iterator[tuple[str, int]]:
         """Objects below one open folder, which is closed at the end; foreign names and links are passed over."""

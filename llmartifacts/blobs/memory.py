@@ -30,15 +30,21 @@ class MemoryDriver(Driver):
         """Store an object unless there is one."""
         data = _bytes(source)
         with self._lock:
-            return self._objects.setdefault(check_key(key), data) is data
+            if check_key(key) in self._objects:
+                return False
+            self._objects[key] = data
+        return True
 
     def replace(self, key: str, source: Source) -> None:
         """Store an object in place of a damaged one."""
-        self._objects[check_key(key)] = _bytes(source)
+        data = _bytes(source)
+        with self._lock:
+            self._objects[check_key(key)] = data
 
     def delete(self, key: str) -> bool:
         """Remove an object."""
-        return self._objects.pop(check_key(key), None) is not None
+        with self._lock:
+            return self._objects.pop(check_key(key), None) is not None
 
     def size(self, key: str) -> int | None:
         """Bytes of an object, or None."""

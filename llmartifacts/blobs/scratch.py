@@ -9,14 +9,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import shutil
-import tempfile
 import weakref
 from contextlib import suppress
 from pathlib import Path
 
 from llmartifacts.blobs.disk import FOLDER, is_at
+from llmartifacts.blobs.failures import storage_errors
 
 PREFIX = "stage-"
 
@@ -31,7 +30,7 @@ class Scratch:
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         while True:
-            self.path = root / f"{PREFIX}{secrets.token_hex(8)}"
+            self.path = root / f"{PREFIX}{os.urandom(8).hex()}"
             self.path.mkdir(mode=0o700)
             try:
                 self._lock = os.open(self.path, FOLDER)
@@ -85,7 +84,10 @@ def sweep(root: Path) -> int:
 
 def private_folder(owner: object) -> Path:
     """A temporary folder that is removed with `owner`, or at exit of the process that made it."""
-    path = tempfile.mkdtemp(prefix="llmartifacts-")
+    import tempfile  # 8 ms with `random`; most processes make no such folder
+
+    with storage_errors("write", tempfile.gettempdir()):
+        path = tempfile.mkdtemp(prefix="llmartifacts-")
     weakref.finalize(owner, _remove_own, path, os.getpid())
     return Path(path)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
-from llmartifacts.blobs.base import CHUNK, Driver
+from llmartifacts.blobs.base import CHUNK, Driver, read_up_to
 from llmartifacts.blobs.disk import create_file, sync_data, write_all, write_file
-from llmartifacts.blobs.failures import storage_errors
+from llmartifacts.blobs.failures import storage_error, storage_errors
 from llmartifacts.blobs.forms import Writer, encode, form_for, key_of
 from llmartifacts.blobs.scratch import Scratch
 from llmartifacts.blobs.verify import Sha256
@@ -59,7 +59,7 @@ class BlobStaging:
         self._known: dict[Digest, Blob] = {}
         self._new: list[tuple[str, Path]] = []
         self._heal: list[_Heal] = []
-        self._relied: list[Blob] = []
+        self._relied: list[tuple[Blob, Sequence[str]]] = []
 
     def add(self, source: bytes | Path | BinaryIO) -> Blob:
         """Take bytes, a file or a stream, with bounded memory, and make them durable aside.
@@ -79,12 +79,9 @@ class BlobStaging:
             return self._add_bytes(bytes(source))
         with ExitStack() as opened:
             stream = opened.enter_context(_open_source(source)) if isinstance(source, Path) else source
-            head = _read(stream)
-            while 0 < len(head) <= CHUNK and (more := _read(stream)):
-                head += more
-            if len(head) <= CHUNK:
-                return self._add_bytes(head)
-            return self._add_stream(head, stream)
+            given = _Given(stream, source if isinstance(source, Path) else None)
+            head = given.up_to(CHUNK + 1)
+            return self._add_bytes(head) if len(head) <= CHUNK else self._add_stream(head, given)
 
     def publish(self) -> None:
         """Make all of it readable; durable when it returns.
@@ -93,12 +90,13 @@ class BlobStaging:
             Conflict: Stored bytes that this relies on were removed meanwhile.
             NotAllowed: The store is full or read-only. What was stored by then stays: whole, and named by no version.
         """
-        for blob in self._relied:
+        for blob, _ in self._relied:
             if not self._store.has(blob):
                 raise Conflict(
                     f"{blob.digest} was stored when it was added, and has been removed since",
                     next_step="Somebody cleaned up at the same time; log it again.",
                 )
+        self._driver.settle(key for _, keys in self._relied for key in keys)
         self._driver.put_many(self._new)
         for heal in self._heal:
             self._driver.replace(heal.key, heal.file)
@@ -127,7 +125,7 @@ class BlobStaging:
         self._stage(blob, form, file, damaged)
         return blob
 
-    def _add_stream(self, data: bytes, stream: BinaryIO) -> Blob:
+    def _add_stream(self, data: bytes, given: _Given) -> Blob:
         form, seen, file = form_for(data), Sha256(), self._new_file()
         writer = Writer(form)
         with storage_errors("write", file):
@@ -137,7 +135,7 @@ class BlobStaging:
             while data:
                 seen.update(data)
                 _write(fd, writer.add(data), file)
-                data = _read(stream)
+                data = given.up_to(CHUNK)
             _write(fd, writer.end(), file)
             blob = seen.blob
             damaged = self._wanted(blob)
@@ -150,7 +148,8 @@ class BlobStaging:
         finally:
             os.close(fd)
             if not keep:
-                file.unlink(missing_ok=True)
+                with suppress(OSError):
+                    file.unlink()
 
     def _wanted(self, blob: Blob) -> Sequence[str] | None:
         """None where good bytes are stored or staged already; else the keys of damaged ones."""
@@ -159,7 +158,7 @@ class BlobStaging:
         good, damaged = self._store.standing(blob)
         if good and not damaged:
             self._known[blob.digest] = blob
-            self._relied.append(blob)
+            self._relied.append((blob, good))
             return None
         return damaged
 
@@ -193,15 +192,31 @@ def _open_source(path: Path) -> BinaryIO:
     return open(fd, "rb", buffering=0)
 
 
-def _read(stream: BinaryIO) -> bytes:
-    data: object = stream.read(CHUNK)
-    if not isinstance(data, bytes | bytearray | memoryview):
+class _Given:
+    """A source as callers give it: checked to give bytes, in whole pieces however few it gives at a time."""
+
+    def __init__(self, stream: BinaryIO, path: Path | None) -> None:
+        self._stream = stream
+        self._path = path
+
+    def up_to(self, size: int) -> bytes:
+        """The next bytes, fewer than `size` only at the end."""
+        return read_up_to(cast(BinaryIO, self), size)
+
+    def read(self, size: int) -> bytes:
+        try:
+            data: object = self._stream.read(size)
+        except OSError as error:
+            if self._path is None:
+                raise  # the caller's own stream: the caller's own error
+            raise storage_error(error, "read", self._path) from error
+        if isinstance(data, bytes | bytearray | memoryview):
+            return bytes(data)
         raise InvalidInput(
             f"the stream gives {type(data).__name__}, not bytes",
             field="source",
             next_step="Open the file with mode 'rb'.",
         )
-    return bytes(data)
 
 
 def _write(fd: int, data: bytes, file: Path) -> None:

@@ -12,7 +12,7 @@ from llmartifacts.blobs.base import CHUNK
 from llmartifacts.records.digest import Blob, Digest, digest_from_hex
 
 _REMEMBERED = 65_536
-_TICK = 50_000_000
+_TICK = 50_000_000  # nanoseconds
 
 Identity = tuple[int, int, int, int, int]
 

@@ -108,7 +108,7 @@ class EmbeddedBackend:
         except BaseException:
             database.close()
             raise
-        return cls(Parts(store, BlobStore.local(place), str(place)))
+        return cls(Parts(store, BlobStore.local(place / "blobs"), str(place)))
 
     @property
     def location(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from llmartifacts.errors import BlobMissing, Damaged, LlmartifactsError
+from llmartifacts.errors import Damaged, LlmartifactsError
 from llmartifacts.metadata import audit, versions
 from llmartifacts.metadata.database import Session
 from llmartifacts.records.backend import CollectionStats, Stats, Verification
@@ -59,10 +59,7 @@ def _records(s: Session, parts: Parts) -> Iterator[LlmartifactsError]:
 
 def _blob(parts: Parts, blob: Blob, read_data: bool) -> Damaged | None:
     try:
-        if read_data:
-            parts.blobs.check(blob)
-        elif not parts.blobs.has(blob):
-            return BlobMissing(f"{blob.digest} is missing", digest=blob.digest)
+        parts.blobs.check(blob, read_data=read_data)
     except Damaged as error:
         return error
     return None
