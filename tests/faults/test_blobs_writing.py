@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -78,19 +77,6 @@ work(DATA[sys.argv[2]])
 print(json.dumps([found, left]))
 """
 KINDS = ("small", "text", "stream", "text stream")
-
-
-@pytest.fixture(scope="session")
-def strace() -> str:
-    found = shutil.which("strace")
-    if not found:
-        pytest.skip("STRACE MISSING: faults of system calls are not tested (apt-get install strace)")
-    probe = subprocess.run(
-        [found, "-o", "/dev/null", "-e", "inject=fsync:error=EIO", "true"], capture_output=True, text=True, check=False
-    )
-    if probe.returncode:
-        pytest.skip(f"STRACE CANNOT TRACE here: {probe.stderr.strip()}")
-    return found
 
 
 def injected(strace: str, inject: str, code: str, *args: str) -> subprocess.CompletedProcess[str]:
