@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from llmartifacts.errors import InvalidValue
 from llmartifacts.records.diff import Change, Diff, diff_components, diff_files, diff_json
 from llmartifacts.records.digest import Digest
-from llmartifacts.records.manifest import Manifest
+from llmartifacts.records.manifest import Component, Descriptor, Manifest
 
 V = TypeVar("V")
 
@@ -42,6 +42,12 @@ class FileView(Protocol):
 
     def size(self, path: str) -> int:
         """Bytes of one file."""
+
+    def descriptor(self, path: str) -> Descriptor:
+        """Path, digest, size and, for content kept outside, URL of one file. Raises `NotFound`."""
+
+    def parts(self) -> Sequence[Component]:
+        """The pinned parts of a bundle, by role."""
 
     def component(self, role: str) -> Any:
         """The loaded value of one part of a bundle. Raises `NotFound`."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import Field
+
 from llmartifacts.errors import InvalidValue, LlmartifactsError
 from llmartifacts.kinds.base import Config
 from llmartifacts.records.canonical import plain_json
@@ -29,7 +31,7 @@ class ModelConfig(Config):
     provider: str
     name: str
     revision: str | None = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
     files: tuple[str, ...] = ()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from llmartifacts import plugins
 from llmartifacts.errors import AliasMoved, InvalidReference, Yanked
-from llmartifacts.gates.base import Candidate, Gate, Moving, require_pass
+from llmartifacts.gates.base import Candidate, Gate, Moving, judge, require_pass
 from llmartifacts.metadata import aliases, audit, graph, projects, versions
 from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.projects import CollectionRow
@@ -145,7 +145,7 @@ def _judge(
     found.update(parts.manifests(s, needed))
     candidate = Candidate(project, tuple(moving), found, actor, request.reason, request.ticket, from_micros(s.now()))
     gates: list[Gate] = [plugins.load("gates", name)() for name in ALWAYS]
-    return [gate.judge(candidate) for gate in gates]
+    return [judge(gate, candidate) for gate in gates]
 
 
 def _expect(request: PromotionRequest, name: str, alias: str, now: int | None) -> None:

@@ -1,0 +1,126 @@
+"""Files and folders on the caller's disk, read without following what they do not name."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from llmartifacts.errors import InvalidPath, InvalidValue, NotAllowed, NotFound, TooLarge
+from llmartifacts.kinds.base import FileSink
+from llmartifacts.records.manifest import MAX_FILES
+from llmartifacts.records.names import near_names
+
+AnyPath = str | os.PathLike[str]
+
+
+def walk(folder: Path) -> dict[str, Path]:
+    """Every file below a folder, by relative path in order; hidden ones too.
+
+    Raises:
+        InvalidPath: There is a symbolic link, a device, a socket or a pipe; it is named.
+        InvalidValue: There is no file.
+        TooLarge: There are more files than a manifest takes.
+    """
+    found: dict[str, Path] = {}
+    waiting = [(folder, "")]
+    while waiting:
+        place, prefix = waiting.pop()
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    path = prefix + entry.name
+                    if entry.is_symlink():
+                        raise InvalidPath(
+                            f"{path!r} is a symbolic link",
+                            field="paths",
+                            origin=str(folder),
+                            next_step="Put the file in its place, or name it yourself: Files({path: file}).",
+                        )
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append((Path(entry.path), path + "/"))
+                    elif entry.is_file(follow_symlinks=False):
+                        found[path] = Path(entry.path)
+                    else:
+                        raise InvalidPath(
+                            f"{path!r} is a device, a socket or a pipe", field="paths", origin=str(folder)
+                        )
+        except OSError as error:
+            raise _refused(place, error, "paths") from None
+        if len(found) > MAX_FILES:
+            raise TooLarge(f"more than {MAX_FILES} files", field="paths", origin=str(folder))
+    if not found:
+        raise InvalidValue("the folder holds no file", field="paths", origin=str(folder))
+    return dict(sorted(found.items()))
+
+
+def find_regular(file: AnyPath, *, field: str = "files") -> Path:
+    """The real place of a file that the caller named; links on the way are followed.
+
+    Raises:
+        NotFound: It is not there.
+        InvalidPath: It is no ordinary file.
+        NotAllowed: It cannot be looked at.
+    """
+    place = Path(file)
+    try:
+        real = place.resolve(strict=True)
+        mode = real.stat().st_mode
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: NUL
+        raise _refused(place, error, field) from None
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a device, a socket or a pipe"
+        raise InvalidPath(f"{str(place)!r} is {what}, not a file", field=field, next_step="Name an ordinary file.")
+    return real
+
+
+def open_regular(file: Path) -> BinaryIO:
+    """Open an ordinary file; what became a link or a pipe meanwhile is refused.
+
+    Raises:
+        NotFound: It is gone.
+        InvalidPath: It is no ordinary file any more.
+        NotAllowed: It cannot be read.
+    """
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise _refused(file, error, "files") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InvalidPath(f"{str(file)!r} is not an ordinary file", field="files")
+    return os.fdopen(handle, "rb")
+
+
+def add_file(files: FileSink, path: str, file: Path) -> int:
+    """Store one file from disk and return its size.
+
+    Raises:
+        InvalidValue: It changed while it was read.
+    """
+    with open_regular(file) as stream:
+        before = os.fstat(stream.fileno())
+        files.add(path, stream)
+        after = os.fstat(stream.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise InvalidValue(
+            "the file changed while it was read",
+            field=f"files.{path}",
+            origin=str(file),
+            next_step="Log it when nothing writes to it.",
+        )
+    return after.st_size
+
+
+def _refused(place: Path, error: Exception, field: str) -> NotFound | NotAllowed | InvalidPath:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        try:
+            beside = [p.name for p in place.parent.iterdir()]
+        except OSError:
+            beside = []
+        near = near_names(place.name, beside)
+        return NotFound(f"no file {str(place)!r}", what="file", name=str(place), near=near, field=field)
+    if isinstance(error, PermissionError):
+        return NotAllowed(f"{str(place)!r} cannot be read", field=field)
+    return InvalidPath(f"{str(place)!r} cannot be opened: {error}", field=field)
