@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ RECALL, FIRST = "recall@5", "hit@1"
 FAVOURITES = ("unpack-archive", "disk-space", "random-uuid", "get-logger", "median", "shuffle", "sample", "gcd")
 """Ids of questions that read well; of those that show the point, these are asked first."""
 SET = ("rag-answer:v1", "python-kb:v2", "python-models:v1")
+
+_COMPONENT = re.compile(r"(?<=;)(?=[^;]+=[^;]+:v)")
 
 
 class Story:
@@ -286,7 +289,7 @@ class Story:
             s.shell("pip install 'llmartifacts[service]'")
         self._show(self.first)
         s.say("Every response carries a stamp, which names the exact versions that made it:")
-        s.quote(self.first[0].stamp, style=FAINT)
+        s.tree(textwrap.indent(_COMPONENT.sub("\n", self.first[0].stamp), "  "))
         s.check(
             "all answers came from one set of versions, the one that was promoted",
             {a.stamp for a in self.first} == {service.stamp} and all(f"={name}@" in service.stamp for name in SET),
@@ -371,7 +374,7 @@ class Story:
         history = self.registry.history("python-kb:prod")
         s.table(
             [
-                Column("revision", right=True),
+                Column("promotion", NAME),
                 Column("what"),
                 Column("from"),
                 Column("to"),
@@ -380,7 +383,7 @@ class Story:
                 Column("why"),
             ],
             [
-                [f"r{h.revision}", h.verb, version_text(h.old), version_text(h.new), when(h.at), h.actor, h.reason]
+                [h.promotion, h.verb, version_text(h.old), version_text(h.new), when(h.at), h.actor, h.reason]
                 for h in history
             ],
         )
