@@ -128,7 +128,7 @@ def stats(session: Session) -> None:
         out.fields(
             (
                 ("logical", size(found.logical)),
-                ("stored", f"{size(found.stored)} in {counted(found.blobs, 'blob')}"),
+                ("stored", f"{size(found.stored)} in {counted(found.blobs, 'blob')} and the manifests"),
                 ("database", size(found.database)),
             ),
             indent=0,

@@ -162,7 +162,7 @@ class Stats:
     Attributes:
         collections: By collection.
         logical: Sum of all versions' sizes, in bytes.
-        stored: Bytes of all blobs as they lie in the store, after compression.
+        stored: Bytes held for all of it, each distinct content once: blobs after compression, and manifests.
         blobs: How many blobs.
         database: Bytes of the metadata.
     """

@@ -83,7 +83,7 @@ def stats(parts: Parts, project: str | None = None) -> Stats:
         return Stats(
             tuple(made),
             sum(c.logical for c in made),
-            sum(stored.values()),
+            sum(stored.values()) + _inline(s),
             len(stored),
             parts.metadata.database.size(),
         )
@@ -94,9 +94,15 @@ def _held(s: Session, collection_id: int, stored: Mapping[Digest, int]) -> int:
         "select distinct x.blob from content x join version v on v.digest = x.manifest where v.collection_id = :c",
         {"c": collection_id},
     )
-    inline = s.row(
-        "select coalesce(sum(length(m.body)), 0) from manifest m join version v on v.digest = m.digest"
-        " where v.collection_id = :c",
+    return sum(stored.get(digest_from_bytes(r[0]), 0) for r in blobs) + _inline(s, collection_id)
+
+
+def _inline(s: Session, collection_id: int | None = None) -> int:
+    """Bytes of the manifests that the database holds, each once."""
+    row = s.row(
+        "select coalesce(sum(length(m.body)), 0) from manifest m where exists"
+        " (select 1 from version v where v.digest = m.digest"
+        " and (cast(:c as bigint) is null or v.collection_id = :c))",
         {"c": collection_id},
     )
-    return sum(stored.get(digest_from_bytes(r[0]), 0) for r in blobs) + int(inline[0] if inline else 0)
+    return int(row[0]) if row else 0

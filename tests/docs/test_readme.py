@@ -6,9 +6,9 @@ import os
 import re
 import subprocess
 import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -59,18 +59,19 @@ def test_every_block_of_the_readme_does_what_it_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "templates").symlink_to(repository / "templates")
-    session: dict[str, Any] = {"__name__": "readme"}
+    session = types.ModuleType("readme")
+    monkeypatch.setitem(sys.modules, "readme", session)  # dataclasses look their module up
     ran = 0
     for block in _blocks(repository / "README.md"):
         if block.mark == "not-run":
             continue
         if block.language == "python":
-            exec(compile("\n" * (block.line - 1) + block.text, "README.md", "exec"), session)
+            exec(compile("\n" * (block.line - 1) + block.text, "README.md", "exec"), session.__dict__)
             ran += 1
         elif block.language == "console":
             _run_console(block, tmp_path)
             ran += 1
-    assert ran >= 6
+    assert ran >= 5
 
 
 def test_the_readme_names_the_two_commands_that_need_nothing_but_python_and_make(repository: Path) -> None:
