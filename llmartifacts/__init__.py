@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llmartifacts.errors import ResolutionError as ResolutionError
     from llmartifacts.kinds.bundle import Bundle as Bundle
     from llmartifacts.kinds.eval_dataset.value import EvalDataset as EvalDataset
+    from llmartifacts.kinds.files import External as External
     from llmartifacts.kinds.files import Files as Files
     from llmartifacts.kinds.model import ModelSpec as ModelSpec
     from llmartifacts.kinds.prompt.value import Prompt as Prompt
@@ -47,6 +48,7 @@ _DOOR = {
     "Diff": "records.diff",
     "EmbeddingSpec": "kinds.vector_index.config",
     "EvalDataset": "kinds.eval_dataset.value",
+    "External": "kinds.files",
     "Files": "kinds.files",
     "Generation": "runtime.generation",
     "ItemScore": "kinds.report",
@@ -75,6 +77,7 @@ __all__ = [
     "Diff",
     "EmbeddingSpec",
     "EvalDataset",
+    "External",
     "Files",
     "Generation",
     "ItemScore",

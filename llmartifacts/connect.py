@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import os
+import stat
 from pathlib import Path
 
 from llmartifacts.errors import NotFound, Unreachable
+from llmartifacts.records.arguments import check_line, check_place
 from llmartifacts.records.names import DEFAULT_PROJECT, check_name
 from llmartifacts.registry import Registry
 
 DIRECTORY = ".llmartifacts"
+_PACKED_REFS = 16 * 1024 * 1024
 _INIT_HINT = "Make one here with `llmartifacts init`, or set LLMARTIFACTS_REGISTRY."
 
 
@@ -32,7 +36,7 @@ def connect(
     """
     where = find(location)
     name = home_project(project)
-    if where.startswith(("http://", "https://")):
+    if "://" in where:
         raise Unreachable(
             f"{where} is a remote registry, and this release has the embedded one only",
             field="location",
@@ -40,7 +44,8 @@ def connect(
         )
     from llmartifacts.versioning.embedded import EmbeddedBackend
 
-    return Registry(EmbeddedBackend.open(Path(where)), project=name, actor=actor or who(), git_commit=git_commit)
+    acting = who(actor)
+    return Registry(EmbeddedBackend.open(Path(where)), project=name, actor=acting, git_commit=git_commit)
 
 
 def init(path: str | os.PathLike[str] = DIRECTORY, *, project: str | None = None, actor: str | None = None) -> Registry:
@@ -57,8 +62,10 @@ def init(path: str | os.PathLike[str] = DIRECTORY, *, project: str | None = None
     """
     from llmartifacts.versioning.embedded import EmbeddedBackend
 
-    EmbeddedBackend.create(Path(path), actor=actor or who()).close()
-    return connect(path, project=project, actor=actor)
+    place, acting = check_place(path, field="location"), who(actor)
+    home_project(project)  # refused before anything is made
+    EmbeddedBackend.create(Path(place), actor=acting).close()
+    return connect(place, project=project, actor=acting)
 
 
 def find(location: str | os.PathLike[str] | None = None) -> str:
@@ -66,11 +73,12 @@ def find(location: str | os.PathLike[str] | None = None) -> str:
 
     Raises:
         NotFound: There is none.
+        InvalidInput: The location is no path.
     """
-    given = location if location is not None else os.environ.get("LLMARTIFACTS_REGISTRY")
-    if given:
-        return os.fspath(given)
-    here = Path.cwd()
+    given = location if location is not None else os.environ.get("LLMARTIFACTS_REGISTRY") or None
+    if given is not None:
+        return check_place(given, field="location")
+    here = _working_directory()
     for folder in (here, *here.parents):
         if (folder / DIRECTORY).is_dir():
             return str(folder / DIRECTORY)
@@ -88,29 +96,34 @@ def home_project(project: str | None = None) -> str:
     return check_name(project or os.environ.get("LLMARTIFACTS_PROJECT") or DEFAULT_PROJECT, field="project")
 
 
-def who() -> str:
-    """Who acts: `$LLMARTIFACTS_ACTOR`, else the login name. Embedded, names are self-declared."""
-    named = os.environ.get("LLMARTIFACTS_ACTOR")
-    if named:
-        return named
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return f"uid-{os.getuid()}"
+def who(named: str | None = None) -> str:
+    """Who acts: the one named, else `$LLMARTIFACTS_ACTOR`, else the login name. Embedded, names are self-declared.
+
+    Raises:
+        InvalidInput: It is no printable text of at most 256 characters.
+    """
+    given = named or os.environ.get("LLMARTIFACTS_ACTOR")
+    if not given:
+        try:
+            given = getpass.getuser()
+        except (OSError, KeyError):
+            given = f"uid-{os.getuid()}"
+    return check_line(given, field="actor")
 
 
 def git_commit(start: Path | None = None) -> str:
     """The commit checked out in the working directory, read from `.git` without starting git; else empty."""
-    here = start or Path.cwd()
-    for folder in (here, *here.parents):
-        git = folder / ".git"
-        try:
+    try:
+        here = start or Path.cwd()
+        for folder in (here, *here.parents):
+            git = folder / ".git"
+            if not git.exists():
+                continue
             if git.is_file():  # a worktree or submodule: `gitdir: PATH`
-                git = folder / git.read_text().partition("gitdir:")[2].strip()
-            head = (git / "HEAD").read_text().strip()
-        except OSError:
-            continue
-        return _commit_of(git, head)
+                git = folder / _text(git).partition("gitdir:")[2].strip()
+            return _commit_of(git, _text(git / "HEAD").strip())
+    except (OSError, ValueError):  # a repository of somebody else, or a broken one; it says nothing of the content
+        pass
     return ""
 
 
@@ -118,24 +131,40 @@ def _commit_of(git: Path, head: str) -> str:
     if not head.startswith("ref:"):
         return head if _is_commit(head) else ""
     name = head[4:].strip()
+    if not name.startswith("refs/") or ".." in name:
+        return ""
     try:
-        common = git / (git / "commondir").read_text().strip()
+        common = git / _text(git / "commondir").strip()
     except OSError:
         common = git
     for base in (git, common):
         try:
-            commit = (base / name).read_text().strip()
+            commit = _text(base / name).strip()
         except OSError:
             continue
         return commit if _is_commit(commit) else ""
-    try:
-        for line in (common / "packed-refs").read_text().splitlines():
-            commit, _, ref = line.partition(" ")
-            if ref == name and _is_commit(commit):
-                return commit
-    except OSError:
-        pass
+    for line in _text(common / "packed-refs", _PACKED_REFS).splitlines():
+        commit, _, ref = line.partition(" ")
+        if ref == name and _is_commit(commit):
+            return commit
     return ""
+
+
+def _text(path: Path, limit: int = 4096) -> str:
+    """The beginning of a plain file; a pipe or a device, which could be read for ever, is none."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no plain file", str(path))
+        return file.read(limit).decode("utf-8", "replace")
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise NotFound(
+            "the working directory is gone", what="registry", name=DIRECTORY, next_step="Change to one that is there."
+        ) from error
 
 
 def _is_commit(text: str) -> bool:

@@ -32,15 +32,15 @@
     └── MissingExtra               an optional library is not installed
 
 Each class has a stable `code`; `llmartifacts.wire` maps codes to exit codes and HTTP statuses. Each error
-says which `field` is wrong, the `origin` of its value, and with `hint()` what to do next. Errors are frozen:
-what was raised is what is reported.
+says which `field` is wrong, the `origin` of its value, and with `hint()` what to do next; a traceback shows that too.
+Errors are frozen: what was raised is what is reported.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
+from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 
 _E = TypeVar("_E", bound=type)
 
@@ -82,6 +82,25 @@ class LlmartifactsError(Exception):
 
     code: ClassVar[str] = "error"
     default_hint: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        if hint := self.hint():
+            self.add_note(f"hint: {hint}")  # below the message in a traceback
+
+    @classmethod
+    def of(cls, error: LlmartifactsError, **changes: str) -> Self:
+        """What another error says, as an error of this class.
+
+        Args:
+            error: The error; its own data fields, such as `near`, stay behind.
+            **changes: `field`, `origin` or `next_step`, where it is known better here.
+
+        Example:
+            >>> InvalidValue.of(InvalidManifest("NaN is not a JSON number", field="top_p"), origin="a.yaml")
+            InvalidValue('NaN is not a JSON number (field top_p, a.yaml)')
+        """
+        said = {"field": error.field, "origin": error.origin, "next_step": error.next_step}
+        return cls(error.message, **{**said, **changes})
 
     def hint(self) -> str:
         """What to do next, in one sentence; empty if there is nothing sensible to say."""

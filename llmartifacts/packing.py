@@ -6,16 +6,16 @@ unpack  Manifest -> verified files -> kind.unpack -> value
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from llmartifacts import plugins
-from llmartifacts.errors import Conflict, Damaged, InvalidValue, NotFound, WrongKind
+from llmartifacts.errors import Damaged, InvalidValue, NotFound, WrongKind
 from llmartifacts.kinds.base import FileView, Kind
+from llmartifacts.kinds.disk import filling, write_new
 from llmartifacts.records.backend import BlobSource, Staging
 from llmartifacts.records.canonical import plain_json
 from llmartifacts.records.digest import Blob, Digest
@@ -42,17 +42,17 @@ def kind_of(value: Any) -> Kind[Any]:
         WrongKind: No kind takes values of this type.
     """
     declared = getattr(type(value), "kind", None)  # the built-in values say it, so that nothing else is imported
-    if isinstance(declared, str):
-        return kind_named(declared)
-    for name in plugins.names("kinds"):
+    known = isinstance(declared, str) and plugins.is_installed("kinds", declared)
+    for name in [str(declared)] if known else plugins.names("kinds"):
         kind = kind_named(name)
         if isinstance(value, kind.value_type):
             return kind
-    raise WrongKind(
-        f"a {type(value).__name__} cannot be logged",
-        field="value",
-        next_step=f"Log one of: {', '.join(plugins.names('kinds'))}; or register a kind for this type.",
-    )
+    if isinstance(value, str | os.PathLike):
+        step = "Make a value of it, such as la.Prompt.from_file(path) or la.Files.from_path(path)."
+    else:
+        types = ", ".join(kind_named(name).value_type.__name__ for name in plugins.names("kinds"))
+        step = f"Log one of: {types}; or register a kind for this type."
+    raise WrongKind(f"a {type(value).__name__} cannot be logged", field="value", next_step=step)
 
 
 @dataclass
@@ -203,7 +203,7 @@ def unpack(
 
 
 def view(manifest: Manifest, blobs: BlobSource) -> FileView:
-    """The files of a manifest, for diffs and pulls."""
+    """The files of a manifest, for diffs."""
     return StoredFiles(manifest, blobs)
 
 
@@ -220,28 +220,17 @@ def export(manifest: Manifest, blobs: BlobSource, directory: Path) -> list[Path]
 
     Raises:
         Conflict: The directory holds something already.
+        NotAllowed: The directory cannot be written.
         Damaged: Stored bytes are wrong; then the directory is as it was.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise Conflict(
-            f"{directory} is not an empty directory", field="directory", next_step="Name another, or empty it."
-        )
-    directory.parent.mkdir(parents=True, exist_ok=True)
     files = StoredFiles(manifest, blobs)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as aside:
-        made = Path(aside) / "files"
-        made.mkdir()
+    with filling(directory) as made:
         for descriptor in manifest.files:
             if descriptor.url is None:  # what is kept outside stays there
-                place = made / descriptor.path
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with files.open(descriptor.path) as source, place.open("xb") as out:
-                    shutil.copyfileobj(source, out, 1 << 20)
+                with files.open(descriptor.path) as stream:
+                    write_new(made / descriptor.path, stream)
         name = "manifest.json" if manifest.file("manifest.json") is None else ".manifest.json"
         (made / name).write_bytes(manifest.to_bytes())
-        if directory.exists():
-            directory.rmdir()
-        made.rename(directory)
     return sorted(p for p in directory.rglob("*") if p.is_file())
 
 

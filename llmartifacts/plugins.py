@@ -62,6 +62,11 @@ def names(socket: str) -> list[str]:
     return sorted(BUILT_IN[socket].keys() | {e.name for e in _entry_points(socket)})
 
 
+def is_installed(socket: str, name: str) -> bool:
+    """Whether something has a name in a socket, built-in or installed."""
+    return name in BUILT_IN[socket] or name in names(socket)
+
+
 def _import(socket: str, name: str) -> Any:
     dotted = BUILT_IN[socket].get(name)
     if dotted is None:
@@ -73,12 +78,15 @@ def _import(socket: str, name: str) -> Any:
                     raise InvalidInput(
                         f"the plug-in {name!r} ({entry.value}) cannot be imported: {error}", field=socket
                     ) from error
+        one = socket.rstrip("s")
+        near = near_names(name, names(socket))
+        meant = f"Did you mean {' or '.join(near)}? " if near else ""
         raise NotFound(
-            f"no {socket.rstrip('s')} is called {name!r}",
-            what=socket,
+            f"no {one} is called {name!r}",
+            what=one,
             name=name,
-            near=near_names(name, names(socket)),
-            next_step=f"Installed: {', '.join(names(socket))}.",
+            near=near,
+            next_step=f"{meant}Installed: {', '.join(names(socket))}; or install the package that brings it.",
         )
     module, _, attribute = dotted.partition(":")
     return getattr(importlib.import_module(module), attribute)

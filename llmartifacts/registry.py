@@ -11,6 +11,7 @@ A `Registry` packs and unpacks values through their kinds and leaves all else to
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,18 @@ from typing import Any, TypeVar, overload
 
 from llmartifacts import packing
 from llmartifacts.errors import InvalidInput, InvalidReference, LlmartifactsError, WrongKind, Yanked
+from llmartifacts.records.arguments import (
+    check_count,
+    check_limit,
+    check_line,
+    check_mapping,
+    check_pairs,
+    check_place,
+    check_reason,
+    check_text,
+    shown,
+    told_by,
+)
 from llmartifacts.records.backend import (
     Backend,
     Draft,
@@ -34,9 +47,9 @@ from llmartifacts.records.compatibility import Member, refuse_misfits
 from llmartifacts.records.diff import Diff
 from llmartifacts.records.lineage import Lineage, check_direction
 from llmartifacts.records.manifest import Component, Manifest
-from llmartifacts.records.names import LATEST, check_alias, check_name, check_tag
+from llmartifacts.records.names import LATEST, check_alias, check_name, check_tags
 from llmartifacts.records.promotion import HistoryEntry, Promotion, State
-from llmartifacts.records.reference import Reference, parse_many, strings
+from llmartifacts.records.reference import Reference, collection_names, one_project, parse_many, strings
 from llmartifacts.records.times import parse_time
 from llmartifacts.records.version import Collection, Found, Project, RunRecord, Version
 
@@ -117,7 +130,7 @@ class Registry:
         tags: Mapping[str, str] | None = None,
     ) -> list[Version]:
         """Log several values in one transaction, all or none; arguments and errors as `log`."""
-        return self._log(list(pairs), aliases, message, inputs, tags, run="")
+        return self._log(check_pairs(pairs), aliases, message, inputs, tags, run="")
 
     def _log(
         self,
@@ -128,10 +141,13 @@ class Registry:
         tags: Mapping[str, str] | None,
         run: str,
     ) -> list[Version]:
-        names, project = self._names([name for name, _ in pairs])
-        moved = tuple(check_alias(a, field="aliases") for a in strings(aliases))
-        labels = dict(check_tag(k, v) for k, v in (tags or {}).items())
-        parents = tuple(Input(r.required("an input", field="inputs")) for r in parse_many(inputs)) if inputs else ()
+        names, project = collection_names([name for name, _ in pairs], self.project)
+        moved = tuple(check_alias(a, field="aliases") for a in strings(aliases, field="aliases"))
+        labels = check_tags(tags)
+        given = parse_many(inputs, field="inputs") if inputs else []
+        # Without a prefix they mean what they always mean: this registry's project, wherever the version goes.
+        parents = tuple(Input(r.required("an input", field="inputs").seen_from(project, self.project)) for r in given)
+        message = check_text(message, field="message")
         commit = self._git_commit()
         with self.backend.blobs.stage() as staging:
             drafts = []
@@ -145,13 +161,15 @@ class Registry:
         references = kind.references(value)
         if not references:
             return packing.pack(kind, value, staging), ()
-        pinned = dict(
-            zip(
-                references,
-                self._found(project, list(references.values()), verb="a bundle", field="components"),
-                strict=True,
+        wanted = [Reference.parse(r, field="components").seen_from(project, self.project) for r in references.values()]
+        away = next((r for r in wanted if r.project), None)
+        if away is not None:
+            raise InvalidReference(
+                f"a bundle of {project!r} cannot hold {away}: it stays within its project",
+                field="components",
+                next_step=f"Log the part into {project!r} too, and name it {project}/{away.name}:….",
             )
-        )
+        pinned = dict(zip(references, self._found(project, wanted, verb="a bundle", field="components"), strict=True))
         parts = [Component(role, f.version.kind, f.version.digest) for role, f in pinned.items()]
         manifest = packing.pack(kind, value, staging, parts)
         label = Member("bundle", manifest, contains={role: f.version.name for role, f in pinned.items()})
@@ -208,7 +226,7 @@ class Registry:
             InvalidReference: One is malformed, or they name several projects.
         """
         wanted = [r.or_latest() for r in parse_many(references)]
-        return self.backend.read(self._one_project(wanted), wanted)
+        return self.backend.read(one_project(wanted, self.project), wanted)
 
     def versions(
         self,
@@ -229,12 +247,13 @@ class Registry:
         Raises:
             NotFound: No such collection.
         """
-        (bare,), project = self._names([name])
-        return self.backend.versions(project, bare, tags=tags, limit=limit, before=before)
+        (bare,), project = collection_names([name], self.project)
+        limit, before = check_limit(limit), check_limit(before, field="before")
+        return self.backend.versions(project, bare, tags=check_tags(tags), limit=limit, before=before)
 
     def collections(self, *, kind: str | None = None) -> list[Collection]:
         """Every collection of the project, by name."""
-        return self.backend.collections(self.project, kind=kind)
+        return self.backend.collections(self.project, kind=None if kind is None else check_name(kind, field="kind"))
 
     def pull(self, reference: str | Reference, directory: str | Path) -> list[Path]:
         """Write the verified files of a version into a directory, and its config as `manifest.json`.
@@ -250,8 +269,8 @@ class Registry:
             Conflict: The directory holds something already.
             Damaged: Stored bytes are wrong; then the directory is as it was.
         """
-        found = self.find(reference)
-        return packing.export(found.manifest, self.backend.blobs, Path(directory))
+        place = Path(check_place(directory, field="directory"))
+        return packing.export(self.find(reference).manifest, self.backend.blobs, place)
 
     # --- promote = check gates -> move aliases -> audit
 
@@ -280,22 +299,29 @@ class Registry:
             InvalidReference: Two references name one collection, or they lie in several projects.
         """
         wanted = [r.required("promote") for r in parse_many(references)]
-        project = self._one_project(wanted)
-        aliases = [check_alias(a, field="to") for a in strings(to)]
+        project = one_project(wanted, self.project)
+        aliases = list(dict.fromkeys(check_alias(a, field="to") for a in strings(to, field="to")))
         if not aliases:
             raise InvalidReference("no alias was given", field="to")
-        twice = {r.name for r in wanted if sum(o.name == r.name for o in wanted) > 1}
+        names = Counter(r.name for r in wanted)
+        twice = [name for name, count in names.items() if count > 1]
         if twice:
-            raise InvalidReference(f"{min(twice)!r} is named twice in one promotion", field="references")
-        stray = sorted((expect or {}).keys() - {r.name for r in wanted})
+            raise InvalidReference(
+                f"{min(twice)!r} is named twice in one promotion",
+                field="references",
+                next_step="An alias points at one version: leave one of them out.",
+            )
+        expected = None if expect is None else check_mapping(expect, field="expect")
+        stray = sorted((expected or {}).keys() - names.keys())
         if stray:
             raise InvalidReference(
-                f"expect names {stray[0]!r}, which is not promoted",
-                field=f"expect.{stray[0]}",
-                next_step=f"Promoted are: {', '.join(r.name for r in wanted)}.",
+                f"expect names {shown(stray[0])}, which is not promoted",
+                field="expect",
+                next_step=f"Promoted are: {', '.join(names)}.",
             )
         targets = tuple(Target(r, a) for r in wanted for a in aliases)
-        return self.backend.promote(project, PromotionRequest(targets, reason, ticket, expect), actor=self.actor)
+        told = check_text(reason, field="reason"), check_line(ticket, field="ticket")
+        return self.backend.promote(project, PromotionRequest(targets, *told, expected), actor=self.actor)
 
     def rollback(
         self, target: str | Reference, *, to: str | Reference | None = None, whole: bool = False, reason: str
@@ -314,25 +340,25 @@ class Registry:
             Yanked: The goal was withdrawn.
             InvalidInput: The reason is empty.
         """
-        if not reason.strip():
-            raise InvalidInput("a rollback needs a reason", field="reason", next_step="Say why: reason='…'.")
+        reason = check_reason(reason, "a rollback")
         if isinstance(target, str) and "@r" in target:
             if to is not None:
                 raise InvalidInput("a promotion is undone as a whole, not to one version", field="to")
-            return self.backend.rollback(target.partition("@")[0], target, reason=reason, actor=self.actor)
+            project = check_name(target.rpartition("@r")[0], field="target")
+            return self.backend.rollback(project, check_line(target, field="target"), reason=reason, actor=self.actor)
         parsed = self._rollback_target(target)
         goal = None
         if to is not None:
-            text = str(to)
-            goal = Reference.parse(text if ":" in text or "@" in text else f"{parsed.name}:{text}", field="to")
+            bare = isinstance(to, str) and ":" not in to and "@" not in to
+            goal = Reference.parse(f"{parsed.name}:{to}" if bare else to, field="to").required("to", field="to")
             if goal.name != parsed.name or goal.project not in (None, parsed.project):
                 raise InvalidReference(f"{goal} is no version of {parsed.name}", field="to")
-        project = self._one_project([parsed])
+        project = one_project([parsed], self.project)
         return self.backend.rollback(project, parsed, to=goal, whole=whole, reason=reason, actor=self.actor)
 
     def _rollback_target(self, target: str | Reference) -> Reference:
         parsed: Reference | None = None
-        problem = f"{str(target)!r} names no alias"
+        problem = f"{shown(target)} names no alias"
         try:
             parsed = Reference.parse(target)
         except InvalidReference as error:
@@ -351,7 +377,8 @@ class Registry:
         """Remove an alias, such as `support-agent:canary`; it stays in history. Raises `NotFound`."""
         wanted = Reference.parse(reference)
         check_alias(wanted.alias or "", field="reference")
-        return self.backend.remove_alias(self._one_project([wanted]), wanted, reason=reason, actor=self.actor)
+        project, told = one_project([wanted], self.project), check_text(reason, field="reason")
+        return self.backend.remove_alias(project, wanted, reason=told, actor=self.actor)
 
     def yank(self, reference: str | Reference, *, reason: str) -> Version:
         """Withdraw a version: no alias may be moved to it any more; a digest or a lockfile still resolves it.
@@ -360,10 +387,9 @@ class Registry:
             Conflict: An alias names it; move that first.
             InvalidInput: The reason is empty.
         """
-        if not reason.strip():
-            raise InvalidInput("yank needs a reason", field="reason", next_step="Say why: reason='…'.")
         wanted = Reference.parse(reference).required("yank")
-        return self.backend.yank(self._one_project([wanted]), wanted, reason=reason, actor=self.actor)
+        project, told = one_project([wanted], self.project), check_reason(reason, "yank")
+        return self.backend.yank(project, wanted, reason=told, actor=self.actor)
 
     def tag(
         self,
@@ -374,9 +400,8 @@ class Registry:
     ) -> Version:
         """Set and remove labels of a version; audited, never resolved by."""
         wanted = Reference.parse(reference).or_latest()
-        labels = dict(check_tag(k, v) for k, v in (set or {}).items())
-        gone = [check_name(k, field="remove") for k in strings(remove)]
-        project = self._one_project([wanted])
+        gone = [check_name(k, field="remove") for k in strings(remove, field="remove")]
+        project, labels = one_project([wanted], self.project), check_tags(set, field="set")
         return self.backend.tag(project, wanted, set=labels, remove=gone, actor=self.actor)
 
     # --- look back
@@ -391,11 +416,11 @@ class Registry:
         wanted = Reference.parse(reference).or_latest()
         if wanted.alias is None:
             raise InvalidReference(f"{wanted} is no alias", field="reference", next_step=f"Write {wanted.name}:prod.")
-        return self.backend.history(self._one_project([wanted]), wanted, limit=limit)
+        return self.backend.history(one_project([wanted], self.project), wanted, limit=check_limit(limit))
 
     def promotions(self, *, limit: int = 20) -> list[Promotion]:
         """The newest promotions of the project, newest first."""
-        return self.backend.promotions(self.project, limit=limit)
+        return self.backend.promotions(self.project, limit=check_count(limit, field="limit"))
 
     def state(self, alias: str, *, at: str | datetime | None = None) -> State:
         """What an alias meant everywhere in the project, now or at a time.
@@ -437,7 +462,7 @@ class Registry:
     def lineage(self, reference: str | Reference, direction: str = "up") -> Lineage:
         """The whole closure of a version: what it came from (`up`), or what came of it (`down`)."""
         wanted = Reference.parse(reference).or_latest()
-        return self.backend.lineage(self._one_project([wanted]), wanted, check_direction(direction))
+        return self.backend.lineage(one_project([wanted], self.project), wanted, check_direction(direction))
 
     # --- runs
 
@@ -449,15 +474,15 @@ class Registry:
             ...     docs = run.use("support-docs:v3", la.Files)
             ...     run.log("support-kb", build(docs))
         """
-        return Run(self, check_name(name), dict(parameters or {}))
+        return Run(self, check_name(name), check_mapping(parameters, field="parameters"))
 
     def runs(self, *, limit: int = 50) -> list[RunRecord]:
         """The newest runs, newest first."""
-        return self.backend.runs(self.project, limit=limit)
+        return self.backend.runs(self.project, limit=check_count(limit, field="limit"))
 
     def get_run(self, run: str) -> RunRecord:
         """One run by id. Raises `NotFound`."""
-        return self.backend.run(self.project, run)
+        return self.backend.run(self.project, check_line(run, field="run"))
 
     # --- upkeep
 
@@ -498,37 +523,13 @@ class Registry:
         wanted = [Reference.parse(r, field=field) for r in references]
         if verb:
             wanted = [r.required(verb, field=field) for r in wanted]
-        reading = self.backend.read(self._one_project(wanted, project), wanted)
+        reading = self.backend.read(one_project(wanted, project), wanted)
         found = []
         for item in reading.items:
             if isinstance(item, LlmartifactsError):
                 raise item
             found.append(item)
         return found
-
-    def _one_project(self, references: Sequence[Reference], default: str | None = None) -> str:
-        """The one project that all references lie in. Raises `InvalidReference` if there are several."""
-        home = default or self.project
-        projects = {r.project or home for r in references}
-        if len(projects) > 1:
-            raise InvalidReference(
-                f"the references lie in several projects: {', '.join(sorted(projects))}",
-                field="references",
-                next_step="One call stays within one project.",
-            )
-        return projects.pop() if projects else home
-
-    def _names(self, texts: Sequence[str]) -> tuple[list[str], str]:
-        """Bare names and their one project, from `[project/]name` without a selector."""
-        parsed = [Reference.parse(t, field="name") for t in texts]
-        for reference in parsed:
-            if reference.selects:
-                raise InvalidReference(
-                    f"{reference} has a selector, and here the name of a collection is wanted",
-                    field="name",
-                    next_step=f"Write {reference.name!r}.",
-                )
-        return [r.name for r in parsed], self._one_project(parsed)
 
 
 class Run:
@@ -559,11 +560,15 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        told = "" if error is None else f"{type(error).__name__}: {error}"[:2000]
         status = "done" if error is None else "failed"
-        self._registry.backend.end_run(
-            self._registry.project, self.id, status=status, error=told, actor=self._registry.actor
-        )
+        try:
+            self._registry.backend.end_run(
+                self._registry.project, self.id, status=status, error=told_by(error), actor=self._registry.actor
+            )
+        except LlmartifactsError as unkept:
+            if error is None:
+                raise
+            error.add_note(f"and the run {self.id} could not be ended: {unkept}")  # what went wrong first counts more
 
     @overload
     def use(self, reference: str | Reference) -> Any: ...
@@ -573,10 +578,11 @@ class Run:
     def use(self, reference: str | Reference, type: Any = None) -> Any:  # noqa: A002
         """Load a version and record that this run read it; arguments and errors as `Registry.resolve`."""
         registry = self._registry
-        found = registry._found(registry.project, [reference], verb="use")[0]
-        value = registry.resolve(found.version.pinned, type) if type else registry.resolve(found.version.pinned)
-        registry.backend.use_in_run(registry.project, self.id, found.version.pinned, actor=registry.actor)
-        self._used.append(found.version.pinned)
+        version = registry._found(registry.project, [reference], verb="use")[0].version
+        pinned = version.pinned.within(version.project)
+        value = registry.resolve(pinned, type) if type else registry.resolve(pinned)
+        registry.backend.use_in_run(registry.project, self.id, pinned, actor=registry.actor)
+        self._used.append(pinned)
         return value
 
     def log(
@@ -590,5 +596,5 @@ class Run:
         tags: Mapping[str, str] | None = None,
     ) -> Version:
         """Log a value as this run's product, derived from everything it used so far; otherwise as `Registry.log`."""
-        given = parse_many(inputs) if inputs else []
+        given = parse_many(inputs, field="inputs") if inputs else []
         return self._registry._log([(name, value)], aliases, message, [*self._used, *given], tags, self.id)[0]

@@ -8,7 +8,10 @@ from pathlib import Path
 import llmartifacts as la
 from llmartifacts.integrations.hashing import HashingEmbeddings
 
-TEMPLATES = Path(__file__).resolve().parent.parent.parent / "templates"
+HERE = Path(__file__).resolve().parent
+PACKAGE = Path(la.__file__).resolve().parent
+PLACES = [place / "templates" for place in (HERE.parent.parent, PACKAGE / "starter", PACKAGE.parent)]
+TEMPLATES = next((place for place in PLACES if place.is_dir()), PLACES[0])  # beside this, or where pip put them
 
 
 def main(directory: str = "registry") -> None:

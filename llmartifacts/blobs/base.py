@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol
 
 from llmartifacts.errors import InvalidPath
 
-CHUNK = 1024 * 1024
+PIECE = 1024 * 1024
 """Bytes that are read, hashed and written at a time."""
 
 Source = bytes | Path
@@ -110,12 +110,12 @@ def check_key(key: str) -> str:
 
 def read_up_to(stream: BinaryIO, limit: int) -> bytes:
     """The bytes of a stream, at most `limit` of them; memory grows with what is there, not with `limit`."""
-    first = stream.read(min(limit, CHUNK))
+    first = stream.read(min(limit, PIECE))
     if not first or len(first) >= limit:
         return first
     whole = io.BytesIO()
     whole.write(first)
-    while (left := limit - whole.tell()) > 0 and (piece := stream.read(min(left, CHUNK))):
+    while (left := limit - whole.tell()) > 0 and (piece := stream.read(min(left, PIECE))):
         whole.write(piece)
     return whole.getvalue()
 

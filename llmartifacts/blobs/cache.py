@@ -19,16 +19,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
-from llmartifacts.blobs.base import CHUNK, read_up_to
+from llmartifacts.blobs.base import PIECE, read_up_to
 from llmartifacts.blobs.disk import READ_FILE, create_file, is_at, sync_data, sync_folder, write_all
 from llmartifacts.blobs.failures import READ_ONLY, storage_error, storage_errors
 from llmartifacts.blobs.forms import RAW, key_of
 from llmartifacts.blobs.scratch import private_folder
 from llmartifacts.blobs.verify import Sha256, VerifiedFiles
 from llmartifacts.errors import BlobMissing, Damaged, DigestMismatch
-from llmartifacts.records.digest import Blob, digest_of
+from llmartifacts.records.digest import Blob, Digest, digest_of
 
 T = TypeVar("T")
+_UNUSABLE = READ_ONLY | {errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
+"""A cache that cannot be written, or where something else than a folder lies: a service starts all the same."""
 IN_MEMORY = 8 * 1024 * 1024
 """Bytes up to which an opened blob is held in memory."""
 
@@ -126,6 +128,13 @@ class BlobCache:
         except Damaged:
             return None
 
+    def find(self, digest: Digest) -> Blob | None:
+        """What lies in the cache under a digest, with its size there; verified when it is read. None if nothing."""
+        for root in filter(None, (self.root, self._private)):
+            with suppress(OSError):
+                return Blob(digest, (root / key_of(digest, RAW)).lstat().st_size)
+        return None
+
     def put(self, blob: Blob, source: bytes | Path | BinaryIO) -> Path:
         """Cache a blob from its bytes; returns the file. Raises `DigestMismatch` if they are others."""
 
@@ -135,7 +144,7 @@ class BlobCache:
                 return
             with ExitStack() as opened:
                 stream = opened.enter_context(open(source, "rb")) if isinstance(source, Path) else source
-                while piece := stream.read(CHUNK):
+                while piece := stream.read(PIECE):
                     sink.write(piece)
 
         return self.path(blob, fetch, origin=lambda: str(source) if isinstance(source, Path) else "")
@@ -150,7 +159,7 @@ class BlobCache:
             try:
                 with open(os.open(entry, READ_FILE), "rb", buffering=0) as file:
                     made = verified(file)
-            except (FileNotFoundError, PermissionError):
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
                 continue
             except OSError as error:
                 if error.errno not in (errno.ELOOP, errno.EIO):
@@ -251,7 +260,7 @@ def _locked(lock: Path) -> Iterator[None]:
                 lock.parent.mkdir(parents=True, exist_ok=True)
                 fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                if error.errno in READ_ONLY:
+                if error.errno in _UNUSABLE:
                     raise _ReadOnly(error) from error
                 raise
         try:

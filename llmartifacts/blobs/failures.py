@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from llmartifacts.errors import LlmartifactsError, NotAllowed, Unreachable, UnsafeContent
+from llmartifacts.errors import InvalidInput, LlmartifactsError, NotAllowed, Unreachable, UnsafeContent
+from llmartifacts.records.arguments import shown
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -24,6 +25,7 @@ def storage_errors(doing: str, where: str | os.PathLike[str]) -> Iterator[None]:
 
     Raises:
         NotAllowed: The place is full, read-only or somebody else's.
+        InvalidInput: Its path is too long.
         UnsafeContent: A symbolic link, or no plain file or folder, lies where one belongs.
         Unreachable: Any other failure of the storage.
     """
@@ -41,9 +43,11 @@ def storage_error(error: OSError, doing: str, where: str | os.PathLike[str]) -> 
             f"cannot {doing} {place}: its file system is full ({reason})",
             next_step="Free some space there and try again; nothing was left half-written.",
         )
+    if error.errno == errno.ENAMETOOLONG:
+        return InvalidInput(f"cannot {doing} {shown(place)}: {reason}", next_step="Use a shorter path.")
     if error.errno in READ_ONLY:
         return NotAllowed(
-            f"cannot {doing} {place}: {reason}", next_step="Ask for the right to write there, or use another place."
+            f"cannot {doing} {place}: {reason}", next_step="Ask for the right to do that there, or use another place."
         )
     if error.errno in _NO_PLAIN_FILE:
         return UnsafeContent(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from llmartifacts.blobs.base import CHUNK
+from llmartifacts.blobs.base import PIECE
 from llmartifacts.records.digest import Digest
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Reader:
     @cached_property
     def _content(self) -> Any:
         source: Any = self._frame
-        return _decompressor().stream_reader(source, read_size=CHUNK // 8) if source else self._stored
+        return _decompressor().stream_reader(source, read_size=PIECE // 8) if source else self._stored
 
     def pieces(self, limit: int) -> Iterator[bytes]:
         """The content in pieces of at most 1 MiB, at most `limit` bytes in all.
@@ -112,7 +112,7 @@ class Reader:
             BadForm: The object is no whole, undamaged frame.
         """
         left = limit
-        while left and (piece := self._read(min(left, CHUNK))):
+        while left and (piece := self._read(min(left, PIECE))):
             left -= len(piece)
             yield piece
         if left and self._frame:
@@ -160,7 +160,7 @@ class _Frame:
 
     def check(self) -> None:
         """Raises `BadForm` unless the object ended where its frame did, and undamaged."""
-        if self.read(CHUNK) or self._held != _TRAILER + self._crc.to_bytes(4, "little"):
+        if self.read(PIECE) or self._held != _TRAILER + self._crc.to_bytes(4, "little"):
             raise BadForm("its checksum is wrong")
 
 

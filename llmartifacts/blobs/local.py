@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from llmartifacts.blobs.base import CHUNK, Driver, Limited, Source, check_key
+from llmartifacts.blobs.base import PIECE, Driver, Limited, Source, check_key
 from llmartifacts.blobs.disk import FOLDER, READ_FILE, create_file, sync_data, sync_folder, write_file
 from llmartifacts.blobs.failures import storage_errors
 from llmartifacts.blobs.scratch import Scratch, sweep
@@ -243,7 +243,7 @@ def _rename(source: Path, folder: int, name: str) -> bool:
 
 def _copy(source: Path, target: Path) -> None:
     with open(source, "rb", buffering=0) as reader, open(create_file(target), "wb", buffering=0) as writer:
-        shutil.copyfileobj(reader, writer, CHUNK)
+        shutil.copyfileobj(reader, writer, PIECE)
         sync_data(writer.fileno())
 
 

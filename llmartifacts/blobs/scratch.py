@@ -9,19 +9,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import weakref
-from contextlib import suppress
 from pathlib import Path
 
 from llmartifacts.blobs.disk import FOLDER, is_at
 from llmartifacts.blobs.failures import storage_errors
 
 PREFIX = "stage-"
+_OURS = re.compile(r"stage-[0-9a-f]{16}")
 
 
 class Scratch:
-    """One private folder (mode 0700) below `root`, gone after `close`.
+    """One private folder (mode 0700) below `root`, gone after `close`. The root must not be a symbolic link.
 
     Attributes:
         path: The folder.
@@ -29,6 +30,7 @@ class Scratch:
 
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(root, FOLDER))
         while True:
             self.path = root / f"{PREFIX}{os.urandom(8).hex()}"
             self.path.mkdir(mode=0o700)
@@ -63,23 +65,42 @@ class Scratch:
 
 
 def sweep(root: Path) -> int:
-    """Remove what killed processes left below `root`; returns how many folders. Never fails: it is only tidying."""
+    """Remove what killed processes left below `root`; returns how many folders. Never fails: it is only tidying.
+
+    A registry may have been prepared by somebody hostile: a root that is a symbolic link is left alone, and so is
+    every folder whose name this class has not made.
+    """
     swept = 0
     try:
-        found = [e.path for e in os.scandir(root) if e.name.startswith(PREFIX) and e.is_dir(follow_symlinks=False)]
+        folder = os.open(root, FOLDER)
     except OSError:
         return 0
-    for path in found:
-        try:
-            lock = os.open(path, FOLDER)
-        except OSError:
-            continue
-        with suppress(OSError):
-            if _try_lock(lock):
-                shutil.rmtree(path, ignore_errors=True)
-                swept += 1
-        os.close(lock)
+    try:
+        with os.scandir(folder) as entries:
+            found = [e.name for e in entries if _OURS.fullmatch(e.name)]
+        for name in found:
+            swept += _removed(folder, name)
+    except OSError:
+        pass
+    finally:
+        os.close(folder)
     return swept
+
+
+def _removed(folder: int, name: str) -> bool:
+    try:
+        lock = os.open(name, FOLDER, dir_fd=folder)
+    except OSError:
+        return False
+    try:
+        if _try_lock(lock):
+            shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
+            return True
+    except OSError:  # a file system without locks
+        pass
+    finally:
+        os.close(lock)
+    return False
 
 
 def private_folder(owner: object) -> Path:

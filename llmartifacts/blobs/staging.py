@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from llmartifacts.blobs.base import CHUNK, Driver, read_up_to
+from llmartifacts.blobs.base import PIECE, Driver, read_up_to
 from llmartifacts.blobs.disk import create_file, sync_data, write_all, write_file
 from llmartifacts.blobs.failures import storage_error, storage_errors
 from llmartifacts.blobs.forms import Writer, encode, form_for, key_of
@@ -35,7 +35,6 @@ class _Heal:
     blob: Blob
     key: str
     file: Path
-    damaged: Sequence[str]
 
 
 class BlobStaging:
@@ -80,8 +79,8 @@ class BlobStaging:
         with ExitStack() as opened:
             stream = opened.enter_context(_open_source(source)) if isinstance(source, Path) else source
             given = _Given(stream, source if isinstance(source, Path) else None)
-            head = given.up_to(CHUNK + 1)
-            return self._add_bytes(head) if len(head) <= CHUNK else self._add_stream(head, given)
+            head = given.up_to(PIECE + 1)
+            return self._add_bytes(head) if len(head) <= PIECE else self._add_stream(head, given)
 
     def publish(self) -> None:
         """Make all of it readable; durable when it returns.
@@ -135,7 +134,7 @@ class BlobStaging:
             while data:
                 seen.update(data)
                 _write(fd, writer.add(data), file)
-                data = given.up_to(CHUNK)
+                data = given.up_to(PIECE)
             _write(fd, writer.end(), file)
             blob = seen.blob
             damaged = self._wanted(blob)
@@ -165,7 +164,7 @@ class BlobStaging:
     def _stage(self, blob: Blob, form: str, file: Path, damaged: Sequence[str]) -> None:
         key = key_of(blob.digest, form)
         if damaged:
-            self._heal.append(_Heal(blob, key, file, damaged))
+            self._heal.append(_Heal(blob, key, file))
         else:
             self._new.append((key, file))
         self._known[blob.digest] = blob

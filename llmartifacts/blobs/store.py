@@ -3,7 +3,7 @@
     in     stage() -> add -> publish       aside and durable first, then named
     out    read, open, path                nothing is handed over before all of it was checked
 
-Whole files for now; a form that cuts large files into chunks is another entry in `forms.FORMS`, unseen from outside.
+A blob is one stored file; a form that cuts a large one into chunks is one more entry in `forms.FORMS`, unseen outside.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from llmartifacts import plugins
 from llmartifacts.blobs.base import Driver
 from llmartifacts.blobs.cache import IN_MEMORY, BlobCache, Sink, reader_of
 from llmartifacts.blobs.failures import storage_errors
 from llmartifacts.blobs.forms import FORMS, RAW, BadForm, Reader, key_of, parse_key
-from llmartifacts.blobs.local import LocalDriver
-from llmartifacts.blobs.memory import MemoryDriver
 from llmartifacts.blobs.scratch import sweep
 from llmartifacts.blobs.staging import BlobStaging
 from llmartifacts.blobs.verify import Sha256, VerifiedFiles
@@ -80,8 +79,8 @@ class BlobStore:
             cache: Where files are made of compressed content; by default the user's.
             scratch: Folder for bytes on their way in; by default `tmp` beside the root.
         """
-        driver = LocalDriver(root)
-        aside = scratch or driver.root.parent / "tmp"
+        driver = plugins.load("blobs", "local")(root)
+        aside = scratch or Path(root).absolute().parent / "tmp"
         sweep(aside)
         return cls(driver, cache=cache or BlobCache(), scratch=aside)
 
@@ -89,7 +88,7 @@ class BlobStore:
     def memory(cls) -> BlobStore:
         """A store in memory; files are made in a temporary folder, where one is asked for."""
         cache = BlobCache.temporary()
-        return cls(MemoryDriver(), cache=cache, scratch=cache.root)
+        return cls(plugins.load("blobs", "memory")(), cache=cache, scratch=cache.root)
 
     # --- in
 

@@ -8,7 +8,7 @@ import stat
 import time
 from typing import BinaryIO
 
-from llmartifacts.blobs.base import CHUNK
+from llmartifacts.blobs.base import PIECE
 from llmartifacts.records.digest import Blob, Digest, digest_from_hex
 
 _REMEMBERED = 65_536
@@ -38,7 +38,7 @@ class Sha256:
 def is_blob(stream: BinaryIO, blob: Blob) -> bool:
     """Read a stream to its end, but never more than one byte beyond `blob.size`, and compare."""
     seen = Sha256()
-    while data := stream.read(min(CHUNK, blob.size + 1 - seen.size)):
+    while data := stream.read(min(PIECE, blob.size + 1 - seen.size)):
         seen.update(data)
         if seen.size > blob.size:
             return False

@@ -23,12 +23,13 @@ ReferenceArgument = Annotated[str, typer.Argument(metavar="REF", help="name, nam
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept for good.", callback=_not_blank)]
 
 
-def pairs(values: Sequence[str], option: str) -> dict[str, str]:
+def pairs(values: Sequence[str], option: str, form: str = "key=value") -> dict[str, str]:
     """`key=value` arguments as a mapping.
 
     Args:
         values: What was given.
         option: What the option or argument is called, for messages.
+        form: How one is written, for messages.
 
     Raises:
         InvalidInput: One has no `=` or no key, or a key comes twice.
@@ -37,8 +38,8 @@ def pairs(values: Sequence[str], option: str) -> dict[str, str]:
     for text in values:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            wanted = f"{option} key=value" if option.startswith("--") else "key=value"
-            raise InvalidInput(f"{text!r:.160} is not key=value", field=option, next_step=f"Write {wanted}.")
+            wanted = f"{option} {form}" if option.startswith("--") else form
+            raise InvalidInput(f"{text!r:.160} is not {form}", field=option, next_step=f"Write {wanted}.")
         if key in made:
             raise InvalidInput(f"{key!r:.160} is given twice", field=option, next_step="Give each key once.")
         made[key] = value
@@ -51,7 +52,7 @@ def expectations(values: Sequence[str]) -> dict[str, str | None] | None:
     Raises:
         InvalidInput: As `pairs`.
     """
-    given = pairs(values, "--expect")
+    given = pairs(values, "--expect", "NAME=vN")
     return {name: None if value.lower() == "none" else value for name, value in given.items()} or None
 
 
@@ -79,5 +80,13 @@ def existing(paths: Sequence[Path], *, field: str) -> list[Path]:
         if not path.exists():
             beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
             near = tuple(str(path.parent / name) for name in near_names(path.name, beside))
-            raise NotFound(f"there is no file {str(path)!r}", what="file", name=str(path), near=near, field=field)
+            quotes = "A text with spaces wants quotes: -m 'shorter greeting'." if len(paths) > 1 else ""
+            raise NotFound(
+                f"there is no file {str(path)!r}",
+                what="file",
+                name=str(path),
+                near=near,
+                field=field,
+                next_step="" if near else quotes or f"The working directory is {Path.cwd()}.",
+            )
     return list(paths)

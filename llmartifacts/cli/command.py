@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -48,6 +48,25 @@ RegistryOption = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+_OTHER_WORDS = {
+    word: f"llmartifacts {command}"
+    for command, words in {
+        "log": "add put push upload commit save register",
+        "ls": "list search find",
+        "show": "get cat info inspect describe view resolve",
+        "pull": "download fetch checkout",
+        "promote": "set deploy release publish",
+        "rollback": "revert undo restore",
+        "diff": "compare",
+        "history": "audit moves",
+        "yank": "delete rm remove archive deprecate withdraw",
+        "verify": "check fsck doctor",
+        "stats": "du size usage",
+        "init": "new create setup",
+    }.items()
+    for word in words.split()
+}
+"""What other tools call it -> what it is called here."""
 _EVERYWHERE = {"json": (JsonOption, False), "project": (ProjectOption, None), "registry": (RegistryOption, None)}
 
 
@@ -61,8 +80,12 @@ class Group(TyperGroup):
             InvalidInput: There is none; near names are given.
         """
         if args and args[0] not in self.commands and not args[0].startswith("-"):
-            near = near_names(args[0], self.commands) or tuple(
-                name for name in self.commands if len(args[0]) > 1 and name.startswith(args[0])
+            # Nouns have few verbs of their own; but `alias set` is what others call a promotion.
+            meant = _OTHER_WORDS.get(args[0].lower()) if ctx.parent is None or ctx.info_name == "alias" else None
+            near = (
+                ((meant,) if meant else ())
+                or near_names(args[0], self.commands)
+                or tuple(name for name in self.commands if len(args[0]) > 1 and name.startswith(args[0]))
             )
             raise InvalidInput(
                 f"there is no command {args[0]!r}",
@@ -82,6 +105,7 @@ class Command:
         panel: Heading that it is listed under.
         examples: Command lines to copy, without the leading `llmartifacts`.
         shape: What `--json` prints: `{"key": Record, …}`, or the name of a record, whose fields are the keys.
+        more: Heading -> lines, for whatever else its help has to say.
     """
 
     name: str
@@ -89,12 +113,11 @@ class Command:
     panel: str | None = None
     examples: tuple[str, ...] = ()
     shape: str = ""
+    more: Mapping[str, str] = field(default_factory=dict)
 
     def add_to(self, app: typer.Typer) -> None:
         """Add it to an app or a group."""
-        app.command(self.name, rich_help_panel=self.panel, epilog=_epilog(self.examples, self.shape))(
-            self._with_session()
-        )
+        app.command(self.name, rich_help_panel=self.panel, epilog=_epilog(self))(self._with_session())
 
     def _with_session(self) -> Callable[..., None]:
         """The function as Typer wants it: the options accepted everywhere instead of the session."""
@@ -151,10 +174,15 @@ class CommandGroup:
 
 
 def command(
-    name: str, *, panel: str | None = None, examples: tuple[str, ...] = (), shape: str = ""
+    name: str,
+    *,
+    panel: str | None = None,
+    examples: tuple[str, ...] = (),
+    shape: str = "",
+    more: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., None]], Command]:
     """Declare a function as a command; arguments as the attributes of `Command`."""
-    return lambda function: Command(name, function, panel, examples, shape)
+    return lambda function: Command(name, function, panel, examples, shape, more or {})
 
 
 def enter(ctx: typer.Context, here: Everywhere, first_screen: Callable[[Session], None] | None = None) -> None:
@@ -183,13 +211,13 @@ def _outer(ctx: typer.Context) -> Everywhere:
     return ctx.obj if isinstance(ctx.obj, Everywhere) else Everywhere()
 
 
-def _epilog(examples: Sequence[str], shape: str) -> str:
-    parts = []
-    if examples:
-        parts.append("\n".join(["[bold]Examples[/bold]", *(_escape(f"  llmartifacts {e}") for e in examples)]))
-    if shape:
-        parts.append("[bold]With --json[/bold]\n" + _escape(f"  {shape}"))
-    return "\n\n".join(parts)
+def _epilog(one: Command) -> str:
+    sections = {
+        "Examples": "\n".join(f"  llmartifacts {example}" for example in one.examples),
+        **one.more,
+        "With --json": f"  {one.shape}" if one.shape else "",
+    }
+    return "\n\n".join(f"[bold]{title}[/bold]\n{_escape(text)}" for title, text in sections.items() if text)
 
 
 def _escape(text: str) -> str:

@@ -52,8 +52,5 @@ class Session:
         """The registry, closed at the end. Raises as `llmartifacts.connect`."""
         from llmartifacts.connect import connect  # 150 ms, not needed for help
 
-        registry = connect(self.options.registry, project=self.options.project)
-        try:
+        with connect(self.options.registry, project=self.options.project) as registry:
             yield registry
-        finally:
-            registry.close()

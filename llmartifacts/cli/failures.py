@@ -11,6 +11,7 @@ import typer
 
 from llmartifacts.cli.output import BAD, FAINT, Output
 from llmartifacts.errors import InvalidInput, LlmartifactsError, NotAllowed, NotFound, Unreachable
+from llmartifacts.records.arguments import shown
 
 DEBUG = "LLMARTIFACTS_DEBUG"
 _USAGE_ERROR = typer.BadParameter.__mro__[1]  # Typer brings its own Click, or uses the installed one
@@ -49,13 +50,22 @@ def is_usage_error(raised: BaseException) -> bool:
     return isinstance(raised, _USAGE_ERROR)
 
 
-def tell(error: LlmartifactsError, out: Output, *, usage: str = "", as_result: bool = False) -> None:
+def usage_of(raised: Any) -> tuple[str, str]:
+    """How the command is used that a usage error is about, and an example of it; empty if it is about none."""
+    if raised.ctx is None:
+        return "", ""
+    _, _, listed = (raised.ctx.command.epilog or "").partition("[bold]Examples[/bold]\n")
+    example = listed.partition("\n")[0].strip().replace("\\[", "[")
+    return raised.ctx.get_usage().partition(" ")[2].strip(), example if example.startswith("llmartifacts ") else ""
+
+
+def tell(error: LlmartifactsError, out: Output, *, usage: tuple[str, str] = ("", ""), as_result: bool = False) -> None:
     """Print an error for people: message, field, origin, particulars, hint.
 
     Args:
         error: The error.
         out: Where to print it.
-        usage: How the command is used, where that was the mistake.
+        usage: How the command is used and an example of it, where that was the mistake.
         as_result: Print it on standard output: it is what the command was asked for.
     """
     on_err = not as_result
@@ -68,8 +78,9 @@ def tell(error: LlmartifactsError, out: Output, *, usage: str = "", as_result: b
         _tell_particular(name, value, out, on_err)
     if error.hint():
         out.line(("  hint: ", "bold"), error.hint(), error=on_err)
-    if usage:
-        out.line(("  usage: ", FAINT), usage, error=on_err)
+    for name, line in zip(("usage", "example"), usage, strict=True):
+        if line:
+            out.line((f"  {name}: ", FAINT), line, error=on_err)
 
 
 def _particulars(error: LlmartifactsError) -> list[tuple[str, Any]]:
@@ -97,7 +108,7 @@ def _tell_particular(name: str, value: Any, out: Output, on_err: bool) -> None:
 
 def _wrong_use(raised: Any) -> InvalidInput:
     """A usage error of Typer in our own words."""
-    message = raised.format_message()
+    message = raised.format_message().replace("Value error, ", "")  # the words of pydantic
     possible = getattr(raised, "possibilities", None)
     param = getattr(raised, "param", None)
     field = getattr(raised, "option_name", "") or (_param_name(param) if param is not None else "")
@@ -119,6 +130,8 @@ def _from_system(raised: OSError) -> LlmartifactsError:
         return NotFound(f"there is no file {origin!r}" if origin else told, what="file", name=origin)
     if isinstance(raised, IsADirectoryError | NotADirectoryError | FileExistsError):
         return InvalidInput(told, origin=origin, next_step="Name another path.")
+    if raised.errno == errno.ENAMETOOLONG:
+        return InvalidInput(told, origin=shown(origin), next_step="Name a shorter path.")
     if raised.errno in _NO_RIGHT:
         return NotAllowed(told, origin=origin, next_step="Check the rights of this path, or name another.")
     return Unreachable(

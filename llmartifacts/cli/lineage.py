@@ -10,6 +10,7 @@ import typer
 from llmartifacts.cli.arguments import ReferenceArgument
 from llmartifacts.cli.command import TRACE, command
 from llmartifacts.cli.context import Session
+from llmartifacts.cli.output import FAINT
 from llmartifacts.errors import InvalidInput
 
 
@@ -51,4 +52,13 @@ def lineage(
         out.document(graph)
         return
     writers = {Format.text: graph.to_text, Format.mermaid: graph.to_mermaid, Format.html: graph.to_html}
-    out.result(graph, lambda: out.block(writers[format]()))
+
+    def text() -> None:
+        out.block(writers[format]())
+        if format is Format.text and not graph.edges:
+            here, there = ("came of it yet", "--up shows what it came from")
+            if not down:
+                here, there = ("that was logged led to it", "--down shows what came of it")
+            out.line((f"nothing {here}; {there}", FAINT))
+
+    out.result(graph, text)

@@ -11,11 +11,12 @@ from llmartifacts import wire
 from llmartifacts.cli.command import SERVE, command
 from llmartifacts.cli.context import Session
 from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, WARN, Column, Output
-from llmartifacts.cli.plain import counted, size, version_text
+from llmartifacts.cli.plain import version_text
 from llmartifacts.cli.progress import measured
 from llmartifacts.errors import InvalidInput
 from llmartifacts.records.digest import short
 from llmartifacts.records.lock import FILE_NAME, Lockfile
+from llmartifacts.records.wording import counted, size
 
 if TYPE_CHECKING:
     from llmartifacts.runtime.lockfile import Difference
@@ -66,7 +67,8 @@ def lock(
     if writes:
         lockfiles.write(made, output)
     data = {"path": str(output), "written": writes, "lockfile": made, "differences": moved or []}
-    session.out.result(data, lambda: _show(session.out, output, made, moved, writes))
+    told = "wrote " if writes else "checked " if check else "not written: "
+    session.out.result(data, lambda: _show(session.out, output, made, moved, told))
     if check and moved:
         raise typer.Exit(wire.REFUSED)
 
@@ -110,9 +112,9 @@ def _refuse_mixtures(spec: bool, check: bool, upgrade: bool, dry_run: bool) -> N
         raise InvalidInput("--check writes nothing by itself", field="--dry-run", next_step="Leave out --dry-run.")
 
 
-def _show(out: Output, path: Path, made: Lockfile, moved: list[Difference] | None, written: bool) -> None:
+def _show(out: Output, path: Path, made: Lockfile, moved: list[Difference] | None, told: str) -> None:
     out.line(
-        ("wrote " if written else "not written: ", GOOD if written else FAINT),
+        (told, GOOD if told == "wrote " else FAINT),
         (str(path), NAME),
         f"  {counted(len(made.components), 'component')}, project {made.project}, revision {made.revision}",
     )
@@ -133,6 +135,8 @@ def _show(out: Output, path: Path, made: Lockfile, moved: list[Difference] | Non
         out.line(("nothing moved", GOOD))
     for one in moved or ():
         out.line((str(one), WARN if one.error is None else BAD))
+    if told == "checked " and moved:
+        out.line(("to take it up: llmartifacts lock --upgrade NAME", FAINT))
 
 
 @command(

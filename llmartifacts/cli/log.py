@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,32 @@ from llmartifacts.cli.command import LOOK, command
 from llmartifacts.cli.context import Session
 from llmartifacts.cli.look import kind_summary
 from llmartifacts.cli.output import FAINT, GOOD, NAME, joined
-from llmartifacts.cli.plain import size
 from llmartifacts.cli.progress import metered
+from llmartifacts.errors import InvalidInput
 from llmartifacts.records.digest import short
+from llmartifacts.records.names import DEFAULT_PROJECT
+from llmartifacts.records.wording import size
+
+if TYPE_CHECKING:
+    from llmartifacts.records.version import Version
+    from llmartifacts.registry import Registry
+
+SOURCES = """\
+  prompt        .j2, .mustache, .yaml, LangChain's .json, or any text with -o
+                template_format= (f-string, …); model= revision= parameters=
+                helpers= jinja=
+  vector_index  a folder, or its files: index.faiss or vectors.npy, and
+                documents.jsonl; -o model= is wanted; metric= normalized=
+                dimension= probes= index= nprobe= ef_search=
+  eval_dataset  .jsonl .csv .tsv .json, each also .gz, .parquet; columns by -o
+                id= input= expected_output= metadata= split= (- for none);
+                id_from= json_columns= delimiter=
+  bundle        a .yaml with components (role: reference), models (role:
+                {provider, name, revision, parameters, files or folder}),
+                inputs, parameters; or a model's folder, -o role=
+  report        a .json with the fields of la.Report
+  files         any files and folders"""
+"""What each kind reads, and every option that it knows."""
 
 _ALIAS_HINT = "Write the name alone; an alias goes into --alias prod."
 
@@ -29,10 +52,13 @@ _ALIAS_HINT = "Write the name alone; an alias goes into --alias prod."
         "log files train data/ --input docs:v3 --alias staging",
     ),
     shape='Version; "created" says whether it is new',
+    more={"Sources and options": SOURCES},
 )
 def log(
     session: Session,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of: {', '.join(plugins.BUILT_IN['kinds'])}.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help=f"{', '.join(plugins.BUILT_IN['kinds'])}, or a package's own.")
+    ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Collection; the first log makes it.")],
     source: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files or folders that hold the content.")],
     alias: Annotated[
@@ -52,6 +78,9 @@ def log(
     from llmartifacts.packing import kind_named
 
     bare_name(name, field="NAME", next_step=_ALIAS_HINT)
+    if plugins.is_installed("kinds", name) and not plugins.is_installed("kinds", kind):
+        hint = f"The kind comes first: llmartifacts log {name} NAME SOURCE…"
+        raise InvalidInput(f"there is no kind {kind!r}, but {name!r} is one", field="KIND", next_step=hint)
     reader = kind_named(kind)
     out = session.out
     tags, options = pairs(tag or (), "--tag"), pairs(option or (), "--option")
@@ -62,6 +91,7 @@ def log(
         with metered(registry, out, f"logging {name}"):
             version = registry.log(name, value, aliases=alias or (), message=message, inputs=input or (), tags=tags)
         summary = kind_summary(registry.find(version.pinned).manifest)
+        first = version.created and _is_first(registry, version)
 
     def text() -> None:
         news = ("new", GOOD) if version.created else ("this content was logged before", FAINT)
@@ -69,6 +99,7 @@ def log(
         out.fields(
             (
                 (version.kind, summary),
+                ("project", f"{version.project} (its first version)" if first else ""),
                 ("size", size(version.size)),
                 ("aliases", ", ".join(version.aliases)),
                 ("tags", joined(version.tags)),
@@ -76,3 +107,10 @@ def log(
         )
 
     out.result(version, text)
+
+
+def _is_first(registry: Registry, version: Version) -> bool:
+    """Whether a version is the first of its project, which a slip of the pen may have made."""
+    if version.number > 1 or version.project == DEFAULT_PROJECT:
+        return False
+    return any(p.name == version.project and p.collections == 1 for p in registry.projects())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +11,12 @@ from llmartifacts.cli.arguments import ReferenceArgument, bare_name, pairs
 from llmartifacts.cli.command import LOOK, command
 from llmartifacts.cli.context import Session
 from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, WARN, Column, Output, Piece, joined
-from llmartifacts.cli.plain import counted, minute, size, version_text, when
+from llmartifacts.cli.plain import minute, version_text, when
 from llmartifacts.cli.progress import metered
-from llmartifacts.errors import InvalidInput, NotFound
+from llmartifacts.errors import InvalidInput, LlmartifactsError, NotFound
 from llmartifacts.records.digest import short
-from llmartifacts.records.reference import Reference
+from llmartifacts.records.names import version_number
+from llmartifacts.records.wording import counted, size
 
 if TYPE_CHECKING:
     from llmartifacts.records.lineage import Lineage
@@ -30,12 +31,22 @@ _TEXT_STYLES = {"+": GOOD, "-": BAD, "@": "cyan"}
 
 def kind_summary(manifest: Manifest) -> str:
     """One line on a version's content; a kind that is not installed says so."""
+    return _said(manifest)[0]
+
+
+def _said(manifest: Manifest) -> tuple[str, str]:
+    """What its kind says of a version: one line, and all that people read of it, such as a template."""
     from llmartifacts.packing import kind_named
 
     try:
-        return kind_named(manifest.kind).summary(manifest.config)
+        kind = kind_named(manifest.kind)
+        roles = [c.role for c in manifest.components[:_SHOWN_FILES]]
+        parts = f"parts: {', '.join(roles)}; " if roles else ""
+        return parts + kind.summary(manifest.config), kind.text(manifest.config)
     except NotFound:
-        return f"(the kind {manifest.kind!r} is not installed here)"
+        return f"(the kind {manifest.kind!r} is not installed here)", ""
+    except LlmartifactsError as error:  # of another release, or of a plug-in that is broken: the rest is shown
+        return f"({error})", ""
 
 
 # --- ls
@@ -85,7 +96,7 @@ def _refuse_unknown_kind(kind: str) -> None:
 
 
 def _number(text: str) -> int:
-    number = Reference.parse(f"x:{text}", field="--before").number
+    number = version_number(text)
     if number is None:
         raise InvalidInput(f"{text!r} is no version", field="--before", next_step="Write it like v12.")
     return number
@@ -126,13 +137,14 @@ def _list_versions(out: Output, versions: list[Version], limit: int) -> None:
         (
             Column("version", NAME),
             Column("logged, UTC", FAINT),
+            Column("by", optional=True),
             Column("size", right=True, optional=True),
             Column("aliases", GOOD),
             Column("tags", shrinks=True, optional=True),
             Column("message", shrinks=True),
         ),
         [
-            (version_text(v.number), minute(v.created_at), size(v.size), _marks(v), joined(v.tags), v.message)
+            (version_text(v.number), minute(v.created_at), v.author, size(v.size), _marks(v), joined(v.tags), v.message)
             for v in versions
         ],
     )
@@ -159,10 +171,17 @@ def show(session: Session, ref: ReferenceArgument) -> None:
     with session.open() as registry:
         found = registry.find(ref)
         graphs = {way: registry.lineage(found.version.pinned, way) for way in ("up", "down")}
-        summary = kind_summary(found.manifest)
+    summary, text = _said(found.manifest)
     near = {way: [edge for edge, _ in graph.steps(graph.root)] for way, graph in graphs.items()}
     data = {"version": found.version, "summary": summary, "manifest": found.manifest, "lineage": near}
-    session.out.result(data, lambda: _show(session.out, found, summary, graphs))
+
+    def shown() -> None:
+        _show(session.out, found, summary, graphs)
+        if text:
+            session.out.line("text")
+            session.out.block(text)
+
+    session.out.result(data, shown)
 
 
 def _show(out: Output, found: Found, summary: str, graphs: dict[str, Lineage]) -> None:
@@ -220,7 +239,7 @@ def _show_edges(out: Output, title: str, graph: Lineage) -> None:
     nodes = graph.nodes
     out.table(
         columns,
-        [(" ".join(filter(None, (e.relation, e.role))), nodes[n].label, nodes[n].kind) for e, n in steps],
+        [(e.told(graph.direction), nodes[n].label, nodes[n].kind) for e, n in steps],
         indent=2,
     )
 
@@ -238,6 +257,7 @@ def diff(
     session: Session,
     before: Annotated[str, typer.Argument(metavar="A", help="The first version.")],
     after: Annotated[str, typer.Argument(metavar="B", help="The second version, of the same kind.")],
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, metavar="N", help="Show at most so many changes.")] = 50,
 ) -> None:
     """Compare two versions of one kind, in the words of that kind."""
     out = session.out
@@ -249,8 +269,10 @@ def diff(
             out.line(f"{made.before} and {made.after} have the same content")
             return
         out.line((made.before, NAME), " -> ", (made.after, NAME), f"  {made.kind}")
-        for change in made.changes:
+        for change in made.changes[:limit]:
             out.line((str(change), _STYLES.get(change.op, "")))
+        if (more := len(made.changes) - limit) > 0:
+            out.line((f"and {counted(more, 'change')} more: --limit {len(made.changes)}, or --json", FAINT))
         for line in made.text.splitlines():
             out.block(line or " ", _TEXT_STYLES.get(line[:1], ""))
         if made.numbers:
@@ -294,5 +316,5 @@ def pull(
 
 
 def _wanted(registry: Registry, ref: str) -> tuple[Version, int]:
-    found: Any = registry.find(ref)
+    found = registry.find(ref)
     return found.version, sum(f.size for f in found.manifest.files if f.url is None)

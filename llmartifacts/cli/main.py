@@ -16,7 +16,7 @@ from llmartifacts import wire
 from llmartifacts.cli import alias, demo, lineage, lock, log, look, project, promotion, registry, run, tag
 from llmartifacts.cli.command import Command, CommandGroup, Group, JsonOption, ProjectOption, RegistryOption, enter
 from llmartifacts.cli.context import Everywhere
-from llmartifacts.cli.failures import DEBUG, as_error, is_usage_error, tell
+from llmartifacts.cli.failures import DEBUG, as_error, is_usage_error, tell, usage_of
 from llmartifacts.cli.output import WARN, Output, Quiet
 from llmartifacts.cli.welcome import welcome
 
@@ -133,8 +133,7 @@ def _failed(raised: Exception, out: Output) -> int:
     if out.json:
         out.document(wire.error_body(error))
     else:
-        context = getattr(raised, "ctx", None) if is_usage_error(raised) else None
-        tell(error, out, usage=context.get_usage().partition(" ")[2].strip() if context is not None else "")
+        tell(error, out, usage=usage_of(raised) if is_usage_error(raised) else ("", ""))
     return wire.exit_code(error)
 
 

@@ -236,6 +236,6 @@ def one_line_kept(text: str) -> str:
     return clean(text).replace("\n", " ").replace("\t", " ")
 
 
-def joined(labels: Mapping[str, Any], separator: str = "=") -> str:
+def joined(labels: Mapping[str, str]) -> str:
     """`a=1, b=2`."""
-    return ", ".join(f"{key}{separator}{value}" for key, value in labels.items())
+    return ", ".join(f"{key}={value}" for key, value in labels.items())

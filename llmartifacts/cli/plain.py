@@ -88,27 +88,6 @@ def dumps(value: Any, *, ascii_only: bool = False) -> str:
     return _UNSAFE.sub(_json_escaped, text)  # outside of strings JSON has none of these
 
 
-def size(count: float) -> str:
-    """Bytes for people, in decimal units.
-
-    Example:
-        >>> size(768_000_000)
-        '768 MB'
-    """
-    if count < 1000:
-        return f"{count:.0f} B"
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
-        count /= 1000
-        if count < 999.5 or unit == "PB":
-            break
-    return f"{count:.1f} {unit}" if count < 9.95 else f"{count:.0f} {unit}"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: `1 file`, `2 files`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def when(at: datetime) -> str:
     """A UTC time for people, to the second."""
     return f"{at:%Y-%m-%d %H:%M:%S}Z"

@@ -12,7 +12,7 @@ from llmartifacts.cli.context import Session
 from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, WARN, Column, Output
 from llmartifacts.cli.plain import minute, version_text, when
 from llmartifacts.errors import InvalidInput, InvalidReference
-from llmartifacts.records.names import is_alias
+from llmartifacts.records.names import LATEST, is_alias
 
 if TYPE_CHECKING:
     from llmartifacts.records.promotion import HistoryEntry, Promotion
@@ -78,14 +78,18 @@ def rollback(
 
 
 def _show_promotion(out: Output, made: Promotion) -> None:
-    out.line((made.id, NAME), f"  {made.verb}", (f" of {made.undoes}" if made.undoes else "", FAINT))
-    if not made.moves:
-        out.line("  nothing had to move")
+    if made.moves:
+        out.line((made.id, NAME), f"  {made.verb}", (f" of {made.undoes}" if made.undoes else "", FAINT))
+    else:
+        out.line("nothing had to move")
     for move in made.moves:
         new = (version_text(move.new), GOOD) if move.new is not None else ("removed", WARN)
         out.line("  ", f"{move.name}:{move.alias}  ", (version_text(move.old), FAINT), " -> ", new)
     for result in made.results:
-        out.line(("  ", ""), (str(result), GOOD if result.verdict == "PASS" else BAD))
+        style = BAD if result.verdict != "PASS" else WARN if result.next_step else GOOD
+        out.line("  ", (str(result), style))
+        if result.next_step:
+            out.line((f"    hint: {result.next_step}", FAINT))
 
 
 @command(
@@ -103,6 +107,11 @@ def history(
     with session.open() as registry:
         entries = registry.history(ref, limit=limit)
     session.out.result({"history": entries}, lambda: _show_history(session.out, entries))
+
+
+def why(entry: HistoryEntry) -> str:
+    """The ticket and the reason of a move, as far as they were given."""
+    return ": ".join(filter(None, (entry.ticket, entry.reason)))
 
 
 def _show_history(out: Output, entries: list[HistoryEntry]) -> None:
@@ -125,7 +134,7 @@ def _show_history(out: Output, entries: list[HistoryEntry]) -> None:
                 e.verb,
                 version_text(e.old),
                 version_text(e.new),
-                f"{e.ticket}: {e.reason}" if e.ticket and e.reason else e.ticket or e.reason,
+                why(e),
                 e.undone_by,
             )
             for e in entries
@@ -150,12 +159,15 @@ def state(
         raise InvalidReference(f"{alias!r:.160} is not an alias", field="ALIAS", next_step=hint)
     with session.open() as registry:
         found = registry.state(alias, at=at)
+        others = {a for c in ([] if found else registry.collections()) for a in c.aliases}
     out = session.out
 
     def text() -> None:
         time = f" at {when(found.at)}" if found.at is not None else ""
         if not found:
             out.line(f"nothing in project {found.project} is called {found.alias}{time}")
+            if others and at is None:
+                out.line((f"its aliases: {', '.join(sorted(others))}", FAINT))
             return
         out.line((found.alias, NAME), f"{time}, project {found.project}, revision {found.revision}")
         out.table(
@@ -181,10 +193,16 @@ def yank(session: Session, ref: ReferenceArgument, reason: Reason) -> None:
     """Withdraw a version: no alias may be moved to it any more."""
     with session.open() as registry:
         version = registry.yank(ref, reason=reason)
+        graph = registry.lineage(version.pinned, "down")
+    holders = [graph.nodes[n] for edge, n in graph.steps(graph.root) if edge.relation == "contains"]
+    served = {h.label: [a for a in h.aliases if a != LATEST] for h in holders}
     out = session.out
 
     def text() -> None:
         out.line((str(version), NAME), (" withdrawn", WARN), ": no alias may be moved to it any more")
         out.line((f"a lockfile or its digest still resolves it: {version.pinned}", FAINT))
+        for bundle, aliases in served.items():
+            if aliases:
+                out.line(("still served: ", WARN), f"{bundle} holds it, and is {', '.join(aliases)}")
 
     out.result(version, text)

@@ -13,9 +13,10 @@ from llmartifacts.cli.command import KEEP, START, command
 from llmartifacts.cli.context import Session
 from llmartifacts.cli.failures import tell
 from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, Column
-from llmartifacts.cli.plain import counted, plain, size
+from llmartifacts.cli.plain import plain
 from llmartifacts.cli.starter import starter as find_starter
 from llmartifacts.errors import Conflict, InvalidInput
+from llmartifacts.records.wording import counted, size
 
 _STARTER = ("templates", "eval_suites")
 
@@ -40,7 +41,7 @@ def init(
     from llmartifacts.connect import init as make
 
     place = path or session.options.registry or DIRECTORY
-    if place.startswith(("http://", "https://")):
+    if "://" in place:
         raise InvalidInput(f"{place} is an address, and init makes a directory", field="path", next_step="Name a path.")
     sources = [_free(folder) for folder in (_STARTER if starter else ())]
     with make(place, project=session.options.project) as registry:

@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from llmartifacts.errors import InvalidValue
-from llmartifacts.records.names import near_names
+from llmartifacts.records.names import did_you_mean
 
 Ranking = Sequence[str | None]
 Labels = Mapping[str, float]
@@ -241,11 +241,11 @@ def metric(name: str) -> Callable[[Ranking, Labels], float | None]:
     """
     found = _NAME.fullmatch(name) if isinstance(name, str) else None
     if found is None or found[1] not in _METRICS:
-        near = near_names(str(name), [f"{m}@10" for m in _METRICS])
+        listed = f"Metrics: {', '.join(_METRICS)}, with @k."
         raise InvalidValue(
             f"no retrieval metric is called {name!r:.40}",
             field="metrics",
-            next_step=f"Did you mean {' or '.join(near)}?" if near else f"Metrics: {', '.join(_METRICS)}, with @k.",
+            next_step=did_you_mean(name, [f"{m}@10" for m in _METRICS], listed),
         )
     score, k = _METRICS[found[1]], found[2]
     if k is None and found[1] not in ("mrr", "map"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from llmartifacts import plugins
 from llmartifacts.gates.base import Candidate, Moving
 from llmartifacts.records.compatibility import Member, Problem, Severity, check_set
@@ -24,17 +26,16 @@ class CompatibilityGate:
         if not candidate.moving:
             return GateResult(self.name, self.name, Verdict.ERROR, "nothing moves", "Name what is to be promoted.")
         members = [member(m) for m in candidate.moving]
-        problems = check_set(members, candidate.parts)
-        if any(p.rule == "kind-unknown" for p in problems):  # only then is it worth asking what is installed
-            problems = check_set(members, candidate.parts, known=plugins.names("kinds"))
+        problems = check_set(members, candidate.parts, installed=partial(plugins.is_installed, "kinds"))
         if not problems:
             return GateResult(self.name, self.name, Verdict.PASS, "the components fit each other")
         worst = problems[0]  # errors come first, then what cannot be told
         verdict = _VERDICTS[worst.severity]
-        if verdict is Verdict.PASS:
-            return GateResult(self.name, self.name, verdict, f"the components fit each other; {_told(problems)}")
         deciding = [p for p in problems if p.severity == worst.severity]
         steps = " ".join(dict.fromkeys(p.mend for p in deciding if p.mend))
+        if verdict is Verdict.PASS:
+            told = f"the components fit each other, with a warning: {_told(deciding)}"
+            return GateResult(self.name, self.name, verdict, told, steps)
         return GateResult(self.name, worst.rule, verdict, _told(deciding), steps)
 
 

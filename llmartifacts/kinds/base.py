@@ -66,7 +66,7 @@ class FileSink(Protocol):
 class Config(BaseModel):
     """Base of every kind's config model: frozen, and unknown fields are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="strings")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Kind(ABC, Generic[V]):
@@ -142,6 +142,10 @@ class Kind(ABC, Generic[V]):
     @abstractmethod
     def summary(self, config: Mapping[str, Any]) -> str:
         """One line for people, from the config alone."""
+
+    def text(self, config: Mapping[str, Any]) -> str:
+        """What people read in full, such as a template, from the config alone; empty where the summary says it all."""
+        return ""
 
     @abstractmethod
     def read_source(self, paths: Sequence[Path], options: Mapping[str, str]) -> V:

@@ -8,6 +8,7 @@ Example:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -23,8 +24,9 @@ from llmartifacts.kinds.model import ModelConfig, ModelSpec
 from llmartifacts.kinds.model_folder import GENAI, PEFT, SENTENCE, read_model
 from llmartifacts.kinds.yaml_source import read_yaml
 from llmartifacts.records.canonical import plain_json
-from llmartifacts.records.names import check_name, check_path, near_names
+from llmartifacts.records.names import check_name, check_path, did_you_mean, near_names
 from llmartifacts.records.reference import Reference, strings
+from llmartifacts.records.wording import printable
 
 V = TypeVar("V")
 MAX_INPUT = 200
@@ -84,7 +86,7 @@ class Bundle:
         try:
             settings = plain_json(parameters, field="parameters")
         except InvalidInput as error:
-            raise InvalidValue(error.message, field=error.field, next_step=error.next_step) from None
+            raise InvalidValue.of(error) from None
         self._components = dict(sorted(components.items()))
         self._models = dict(sorted(models.items()))
         self._inputs = _checked_inputs(inputs)
@@ -246,7 +248,7 @@ class BundleKind(Kind[Bundle]):
                 places = {path: files.as_path(f"models/{role}/{path}") for path in model.files}
                 models[role] = ModelSpec.from_config(model, places)
             except InvalidInput as error:
-                raise InvalidValue(error.message, field=f"config.{_below_role(error, role)}") from None
+                raise InvalidValue.of(error, field=f"config.{_below_role(error, role)}") from None
         parts = {part.role: part for part in files.parts()}
         made = Bundle.__new__(Bundle)
         made._set(
@@ -286,7 +288,19 @@ class BundleKind(Kind[Bundle]):
         told = f"models: {models}" if models else "no models"
         if known.inputs:
             told = f"{_cut(told)}; inputs: {', '.join(known.inputs)}"
-        return _cut(told if told.isprintable() else ascii(told)[1:-1])
+        return _cut(printable(told))
+
+    def text(self, config: Mapping[str, Any]) -> str:
+        """Each model with its revision and parameters, and the parameters of the bundle itself."""
+        known = cast(BundleConfig, self.parse(config))
+        lines = []
+        for role, model in sorted(known.models.items()):
+            told = [f"{role}: {model.provider}/{model.name}", f"revision {model.revision}" if model.revision else ""]
+            told.append(_json(model.parameters) if model.parameters else "")
+            lines.append(" ".join(filter(None, told)))
+        if known.parameters:
+            lines.append(f"parameters: {_json(known.parameters)}")
+        return "\n".join(lines)
 
     def read_source(self, paths: Sequence[Path], options: Mapping[str, str]) -> Bundle:
         """Read `bundle.yaml`, or a model folder.
@@ -306,16 +320,21 @@ class BundleKind(Kind[Bundle]):
         return _from_yaml(paths[0])
 
 
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(dict(value), ensure_ascii=False, sort_keys=True)
+
+
 def _from_yaml(file: Path) -> Bundle:
-    body = _fields(read_yaml(find_regular(file, field="paths")), "", ("components", "models", "inputs", "parameters"))
+    document = read_yaml(find_regular(file, field="paths"))
     try:
+        body = _fields(document, "", ("components", "models", "inputs", "parameters"))
         models = {role: _yaml_model(m, f"models.{role}", file.parent) for role, m in _table(body, "models").items()}
         inputs = body.get("inputs") or ()
         return Bundle(_table(body, "components"), models, inputs=inputs, parameters=_table(body, "parameters"))
     except InvalidInput as error:
         if error.origin:
             raise
-        raise type(error)(error.message, field=error.field, origin=str(file), next_step=error.next_step) from None
+        raise type(error).of(error, origin=str(file)) from None
 
 
 def _yaml_model(body: Any, where: str, home: Path) -> ModelSpec:
@@ -336,8 +355,7 @@ def _yaml_model(body: Any, where: str, home: Path) -> ModelSpec:
     try:
         return ModelSpec(known.get("provider", ""), known.get("name", ""), known.get("revision"), parameters, taken)
     except InvalidInput as error:
-        field = _below_role(error, where.partition(".")[2])
-        raise type(error)(error.message, field=field, next_step=error.next_step) from None
+        raise type(error).of(error, field=_below_role(error, where.partition(".")[2])) from None
 
 
 def _below_role(error: InvalidInput, role: str) -> str:
@@ -361,8 +379,7 @@ def _fields(body: Any, where: str, known: Sequence[str]) -> dict[str, Any]:
         raise InvalidValue("not a mapping", field=where, next_step=f"It has the fields {', '.join(known)}.")
     for key in body:
         if key not in known:
-            near = near_names(key, known)
-            hint = f"Did you mean {near[0]}?" if near else f"Known fields: {', '.join(known)}."
+            hint = did_you_mean(key, known, f"Known fields: {', '.join(known)}.")
             raise InvalidValue(f"unknown field {key!r:.80}", field=f"{where}.{key}".lstrip("."), next_step=hint)
     return body
 
@@ -408,10 +425,11 @@ def _cut(text: str) -> str:
 
 
 def _no_role(role: str, known: Mapping[str, Any], what: str) -> NotFound:
+    near = near_names(str(role), known)
     return NotFound(
         f"the bundle has no {what} {role!r}",
         what=what,
         name=str(role),
-        near=near_names(str(role), known),
-        next_step="" if near_names(str(role), known) else f"It has: {', '.join(known) or 'none'}.",
+        near=near,
+        next_step="" if near else f"It has: {', '.join(known) or 'none'}.",
     )

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from llmartifacts.errors import InvalidPath, InvalidValue, NotAllowed, NotFound, TooLarge
+from llmartifacts.errors import Conflict, InvalidPath, InvalidValue, NotAllowed, NotFound, TooLarge
 from llmartifacts.kinds.base import FileSink
+from llmartifacts.records.arguments import shown
 from llmartifacts.records.manifest import MAX_FILES
 from llmartifacts.records.names import near_names
 
 AnyPath = str | os.PathLike[str]
+_PIECE = 1024 * 1024
 
 
 def walk(folder: Path) -> dict[str, Path]:
@@ -93,6 +99,20 @@ def open_regular(file: Path) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def read_regular(file: Path, limit: int, *, field: str = "files") -> bytes:
+    """The bytes of an ordinary file, at most one beyond the limit, so that a parser can refuse what is too large.
+
+    Raises:
+        NotAllowed: It cannot be read.
+        LlmartifactsError: As `open_regular`.
+    """
+    with open_regular(file) as stream:
+        try:
+            return stream.read(limit + 1)
+        except OSError as error:
+            raise NotAllowed(f"{str(file)!r} cannot be read: {error.strerror}", field=field) from None
+
+
 def add_file(files: FileSink, path: str, file: Path) -> int:
     """Store one file from disk and return its size.
 
@@ -111,6 +131,43 @@ def add_file(files: FileSink, path: str, file: Path) -> int:
             next_step="Log it when nothing writes to it.",
         )
     return after.st_size
+
+
+@contextmanager
+def filling(directory: Path) -> Iterator[Path]:
+    """Make a directory whole or not at all: gives a folder beside it, which takes its place if the block ends well.
+
+    Args:
+        directory: Made if it does not exist; it must be empty.
+
+    Raises:
+        Conflict: Something lies there already.
+        NotAllowed: It cannot be written there.
+    """
+    try:
+        if directory.is_symlink() or (directory.exists() and (not directory.is_dir() or any(directory.iterdir()))):
+            raise Conflict(
+                f"{directory} is not an empty directory", field="directory", next_step="Name another, or empty it."
+            )
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as aside:
+            made = Path(aside) / "files"
+            made.mkdir()
+            yield made
+            made.replace(directory)
+    except OSError as error:
+        raise NotAllowed(
+            f"{shown(str(directory), 200)} cannot be written: {error.strerror or error}",
+            field="directory",
+            next_step="Name a directory that may be written, on a file system with room.",
+        ) from None
+
+
+def write_new(place: Path, stream: BinaryIO) -> None:
+    """Write a new file from a stream; the folders above it are made."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("xb") as out:
+        shutil.copyfileobj(stream, out, _PIECE)
 
 
 def _refused(place: Path, error: Exception, field: str) -> NotFound | NotAllowed | InvalidPath:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,14 +21,15 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, StrictInt
 
-from llmartifacts.errors import Conflict, InvalidReference, InvalidValue, NotAllowed, NotFound
+from llmartifacts.errors import InvalidReference, InvalidValue, NotFound
 from llmartifacts.kinds.base import Config, FileSink, FileView, Kind, check_options
-from llmartifacts.kinds.disk import AnyPath, add_file, find_regular, open_regular, walk
+from llmartifacts.kinds.disk import AnyPath, add_file, filling, find_regular, open_regular, walk, write_new
 from llmartifacts.records.canonical import MAX_INTEGER
 from llmartifacts.records.diff import Diff, diff_files
 from llmartifacts.records.digest import Digest, parse_digest
 from llmartifacts.records.manifest import MAX_FILES, Manifest
 from llmartifacts.records.names import check_paths, near_names
+from llmartifacts.records.wording import counted, printable, size
 
 SCHEMES = ("https", "s3", "file")
 MAX_URL = 2048
@@ -70,7 +69,7 @@ class External:
         try:
             parse_digest(self.digest)
         except InvalidReference as error:
-            raise InvalidValue(error.message, field="digest", next_step=error.next_step) from None
+            raise InvalidValue.of(error, field="digest") from None
 
 
 class _Source(Protocol):
@@ -155,6 +154,13 @@ class Files:
     def __init__(
         self, files: Mapping[str, bytes | os.PathLike[str]], *, external: Mapping[str, External] | None = None
     ) -> None:
+        for field, given in (("files", files), ("external", external or {})):
+            if not isinstance(given, Mapping):
+                raise InvalidValue(
+                    f"a {type(given).__name__} is no mapping of paths",
+                    field=field,
+                    next_step="Give {path: bytes or pathlib.Path}; or Files.from_path(…) for files as they are.",
+                )
         check_paths([*files, *(external or {})])
         self._sources: dict[str, _Source] = {}
         for path, source in files.items():
@@ -170,7 +176,11 @@ class Files:
                 )
         for path, pinned in (external or {}).items():
             if not isinstance(pinned, External):
-                raise InvalidValue(f"a {type(pinned).__name__} is no External", field=f"external.{path}")
+                raise InvalidValue(
+                    f"a {type(pinned).__name__} is no External",
+                    field=f"external.{path}",
+                    next_step="Give an la.External.",
+                )
         self._external = dict(external or {})
         if not self._sources and not self._external:
             raise InvalidValue("there are no files", field="files", next_step="Give at least one file.")
@@ -255,24 +265,14 @@ class Files:
 
         Raises:
             Conflict: The directory holds something already.
+            NotAllowed: The directory cannot be written.
             Damaged: Stored bytes are wrong.
         """
         target = Path(directory)
-        if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-            raise Conflict(f"{target} is not an empty directory", field="directory", next_step="Name another.")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as aside:
-                made = Path(aside) / "files"
-                made.mkdir()
-                for path, source in self._sources.items():
-                    place = made / path
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    with source.open() as stream, place.open("xb") as out:
-                        shutil.copyfileobj(stream, out, 1 << 20)
-                made.replace(target)
-        except OSError as error:
-            raise NotAllowed(f"{target} cannot be written: {error.strerror}", field="directory") from None
+        with filling(target) as made:
+            for path, source in self._sources.items():
+                with source.open() as stream:
+                    write_new(made / path, stream)
         return [target / path for path in sorted(self._sources)]
 
     def _source(self, path: str) -> _Source:
@@ -366,8 +366,8 @@ class FilesKind(Kind[Files]):
         """Count, size and the commonest suffixes."""
         known = cast(FilesConfig, self.parse(config))
         suffixes = sorted(known.suffixes.items(), key=lambda s: (-s[1], s[0]))[:4]
-        told = ", ".join(f"{n} {s if s.isprintable() else ascii(s)}" for s, n in suffixes)
-        return f"{known.count} file{'s' * (known.count != 1)}, {human_bytes(known.bytes)}: {told}"
+        told = ", ".join(f"{n} {printable(suffix)}" for suffix, n in suffixes)
+        return f"{counted(known.count, 'file')}, {size(known.bytes)}: {told}"
 
     def read_source(self, paths: Sequence[Path], options: Mapping[str, str]) -> Files:
         """Take files and folders as `Files.from_path` does."""
@@ -376,17 +376,6 @@ class FilesKind(Kind[Files]):
 
 
 _OPS = ("added", "removed", "changed")
-
-
-def human_bytes(size: int) -> str:
-    """Bytes for people: `0 B`, `1.5 kB`, `2.0 GB`; powers of 1,000."""
-    if size < 1000:
-        return f"{size} B"
-    amount, units = size / 1000, ["kB", "MB", "GB", "TB", "PB"]
-    while amount >= 999.95 and len(units) > 1:
-        amount /= 1000
-        units.pop(0)
-    return f"{amount:.1f} {units[0]}"
 
 
 def _add(files: FileSink, path: str, source: _Source) -> int:

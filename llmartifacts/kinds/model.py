@@ -75,7 +75,7 @@ class ModelSpec:
         try:
             parameters = plain_json(self.parameters, field="model.parameters")
         except LlmartifactsError as error:
-            raise InvalidValue(error.message, field=error.field, next_step=error.next_step) from None
+            raise InvalidValue.of(error) from None
         check_paths(self.files, field="model.files")
         object.__setattr__(self, "parameters", MappingProxyType(parameters))
         files = {path: Path(os.fspath(file)) for path, file in self.files.items()}

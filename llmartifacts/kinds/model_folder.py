@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmartifacts.errors import InvalidInput, InvalidValue, NotAllowed
-from llmartifacts.kinds.disk import AnyPath, open_regular, walk
+from llmartifacts.errors import InvalidInput, InvalidValue
+from llmartifacts.kinds.disk import AnyPath, read_regular, walk
 from llmartifacts.kinds.model import ModelSpec
 from llmartifacts.records.canonical import parse_json
 from llmartifacts.records.names import check_path, near_names
@@ -153,14 +153,11 @@ def _present(files: Mapping[str, Path], path: str, where: str, origin: str) -> N
 def _json(files: Mapping[str, Path], path: str, where: str = "", origin: str = "") -> Any:
     _present(files, path, where or path, origin or path)
     file = files[path]
+    data = read_regular(file, MAX_CONFIG, field=path)
     try:
-        with open_regular(file) as stream:
-            body = parse_json(stream.read(MAX_CONFIG + 1), origin=str(file), max_bytes=MAX_CONFIG)
-    except OSError as error:
-        raise NotAllowed(f"{str(file)!r} cannot be read: {error.strerror}", field=path) from None
+        return parse_json(data, origin=str(file), max_bytes=MAX_CONFIG)
     except InvalidInput as error:
-        raise InvalidValue(error.message, field=error.field or path, origin=str(file)) from None
-    return body
+        raise InvalidValue.of(error, field=error.field or path) from None
 
 
 def _object(value: Any, where: str, origin: str) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmartifacts.errors import InvalidManifest, InvalidValue, NotAllowed, TooLarge
-from llmartifacts.kinds.disk import open_regular
-from llmartifacts.records.canonical import plain_json
+from llmartifacts.errors import InvalidManifest, InvalidValue, TooLarge
+from llmartifacts.kinds.disk import read_regular
+from llmartifacts.records.canonical import MAX_DEPTH, plain_json
 
 MAX_BYTES = 256 * 1024
 MAX_NODES = 20_000
-MAX_DEPTH = 64
 
 
 def read_yaml(file: Path) -> Any:
@@ -29,12 +28,7 @@ def read_yaml(file: Path) -> Any:
         TooLarge: More than 256 KiB, 20,000 nodes or 64 levels.
         NotFound: It is not there.
     """
-    try:
-        with open_regular(file) as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise NotAllowed(f"{str(file)!r} cannot be read: {error.strerror}", field="paths") from None
-    return parse_yaml(data, origin=str(file))
+    return parse_yaml(read_regular(file, MAX_BYTES, field="paths"), origin=str(file))
 
 
 def parse_yaml(data: bytes, *, origin: str = "") -> Any:
@@ -74,7 +68,7 @@ def parse_yaml(data: bytes, *, origin: str = "") -> Any:
         return plain_json(value)
     except InvalidManifest as error:
         hint = error.next_step or "Put the value in quotes."
-        raise InvalidValue(error.message, field=error.field, origin=origin, next_step=hint) from None
+        raise InvalidValue.of(error, origin=origin, next_step=hint) from None
 
 
 def _check_keys(root: Any, at: Any) -> None:

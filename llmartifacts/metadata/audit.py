@@ -50,14 +50,19 @@ def after(s: Session, project_id: int | None, last: int, limit: int = PAGE) -> l
     return [(r[0], r[1], bytes(r[2])) for r in rows]
 
 
-def damaged(s: Session) -> Iterator[str]:
-    """Entries whose leaf hash is not theirs, one readable line each."""
+def entries(s: Session) -> Iterator[tuple[int, str, bytes]]:
+    """Every entry, in order: id, entry, leaf hash."""
     last = 0
     while page := after(s, None, last):
-        for number, entry, leaf in page:
-            last = number
-            if leaf_hash(entry.encode()) != leaf:
-                yield f"audit entry {number} was altered"
+        yield from page
+        last = page[-1][0]
+
+
+def damaged(s: Session) -> Iterator[str]:
+    """Entries whose leaf hash is not theirs, one readable line each."""
+    for number, entry, leaf in entries(s):
+        if leaf_hash(entry.encode()) != leaf:
+            yield f"audit entry {number} was altered"
 
 
 def parsed(entry: str) -> dict[str, Any]:

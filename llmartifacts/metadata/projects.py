@@ -27,7 +27,7 @@ class CollectionRow:
 
 def find_project(s: Session, name: str) -> tuple[int, int]:
     """Id and revision of a project. Raises `NotFound` with near names."""
-    row = s.row("select id, revision from project where name = :n", {"n": name})
+    row = s.row("select id, revision from project where name_key = :k and name = :n", {"k": name.casefold(), "n": name})
     if row is None:
         known = [r[0] for r in s.rows("select name from project order by name limit 10000")]
         raise NotFound(f"there is no project {name!r}", what="project", name=name, near=near_names(name, known))
@@ -36,7 +36,9 @@ def find_project(s: Session, name: str) -> tuple[int, int]:
 
 def ensure_project(s: Session, name: str) -> tuple[int, int]:
     """Id and revision of a project, which is made if it is not there."""
-    row = s.row("select id, revision from project where name = :n {lock}", {"n": name})
+    row = s.row(
+        "select id, revision from project where name_key = :k and name = :n {lock}", {"k": name.casefold(), "n": name}
+    )
     if row is not None:
         return row[0], row[1]
     return insert_project(s, name), 0
@@ -113,8 +115,8 @@ def find_collection(s: Session, project_id: int, name: str) -> CollectionRow:
     """One collection by its exact name. Raises `NotFound` with near names."""
     row = s.row(
         "select id, project_id, name, kind, head, latest, latest_move from collection"
-        " where project_id = :p and name = :n",
-        {"p": project_id, "n": name},
+        " where project_id = :p and name_key = :k and name = :n",
+        {"p": project_id, "k": name.casefold(), "n": name},
     )
     if row is None:
         raise missing_collection(s, project_id, name)

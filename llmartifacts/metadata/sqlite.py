@@ -1,26 +1,29 @@
 """The embedded database: SQLite through apsw, in WAL mode, with a fair queue for writers.
 
 Left to itself, SQLite lets one of several writers starve: its waiting is a sleep, and whoever comes back first wins.
-Here every write transaction first queues at a `flock` on a file beside the database, where the kernel wakes the
-waiters, and then begins with `BEGIN IMMEDIATE`, so that it never has to upgrade a lock.
+Here every write transaction first waits in a queue (`queue.py`) and then begins with `BEGIN IMMEDIATE`, so that it
+never has to upgrade a lock. Each thread has a connection of its own (`connections.py`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
-import threading
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import apsw
 
-from llmartifacts.errors import Busy, Damaged, LlmartifactsError, NotAllowed, NotFound, Unreachable
+from llmartifacts.errors import Busy, Damaged, NotAllowed, NotFound, UnsafeContent
+from llmartifacts.metadata.connections import Connections
 from llmartifacts.metadata.database import Parameters, Row
+from llmartifacts.metadata.failures import database_errors, read_only
+from llmartifacts.metadata.queue import WriterQueue
 
 MINIMUM = (3, 51, 3)
 """Older SQLite can corrupt a WAL database that two processes write."""
@@ -48,6 +51,10 @@ NETWORK_FILE_SYSTEMS = frozenset(
     ]
 )
 WAIT_SECONDS = 60.0
+MAX_ROW = 64 * 1024 * 1024
+"""Bytes of one row or value; what is longer, no release writes."""
+TICK = 50_000_000
+"""Nanoseconds."""
 
 
 class SqliteDatabase:
@@ -73,11 +80,8 @@ class SqliteDatabase:
             )
         self.path = path
         self._wait = wait
-        self._create = create
-        self._local = threading.local()
-        self._all: list[_Session] = []
-        self._guard = threading.Lock()
-        self._closed = False
+        self._queue = WriterQueue(path)
+        self._connections = Connections(str(path), lambda: _Session(path, create))
         kind = file_system(path.parent)
         if kind in NETWORK_FILE_SYSTEMS:
             raise NotAllowed(
@@ -85,35 +89,33 @@ class SqliteDatabase:
                 field="location",
                 next_step="Keep an embedded registry on a local disk.",
             )
-        if not create and not path.exists():
-            raise NotFound(f"there is no database at {path}", what="registry", name=str(path))
-        self._session()
+        with database_errors(path), self._connections.use():
+            pass
 
     @contextmanager
     def reading(self) -> Iterator[_Session]:
         """A read transaction: everything in it is of one moment."""
-        session = self._session()
-        if session.depth:  # inside a write transaction of this thread: the same view
-            yield session
-            return
-        with _translated(self.path):
+        with database_errors(self.path), self._connections.use() as session:
+            if session.depth:  # inside a write transaction of this thread: the same view
+                yield session
+                return
             session.begin("begin")
             try:
                 yield session
             finally:
                 session.end("commit")
+            session.require_unchanged()
 
     @contextmanager
     def writing(self) -> Iterator[_Session]:
         """A write transaction, one at a time, in fair order."""
-        session = self._session()
-        if session.readonly:
-            _read_only(self.path)
-        if session.depth:
-            raise RuntimeError("a write transaction is open in this thread already")
-        with _translated(self.path):
-            session.queue(self._wait)
-            try:
+        with database_errors(self.path):
+            with self._connections.use() as session:
+                if session.depth:
+                    raise RuntimeError("a write transaction is open in this thread already")
+                if session.readonly:
+                    raise read_only(self.path, session.unwritable)
+            with self._queue.head(self._wait), self._connections.use() as session:
                 session.begin("begin immediate")
                 try:
                     yield session
@@ -121,8 +123,6 @@ class SqliteDatabase:
                     session.end("rollback")
                     raise
                 session.end("commit")
-            finally:
-                session.leave()
 
     def size(self) -> int:
         """Bytes of the database and its log."""
@@ -141,22 +141,7 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """Close every connection of this process."""
-        with self._guard:
-            self._closed = True
-            for session in self._all:
-                session.close()
-            self._all.clear()
-
-    def _session(self) -> _Session:
-        session: _Session | None = getattr(self._local, "session", None)
-        if session is None or session.pid != os.getpid():  # a connection must not cross a fork
-            with self._guard:
-                if self._closed:
-                    raise NotAllowed("this registry was closed", next_step="Open it again with connect().")
-                session = _Session(self.path, self._create)
-                self._all.append(session)
-            self._local.session = session
-        return session
+        self._connections.close()
 
 
 class _Session:
@@ -164,18 +149,38 @@ class _Session:
 
     def __init__(self, path: Path, create: bool) -> None:
         self.path = path
-        self.pid = os.getpid()
         self.depth = 0
-        self._queue: int | None = None
-        with _translated(path):
-            self.connection, self.readonly = _open(path, create)
-            self.connection.set_busy_timeout(int(WAIT_SECONDS * 1000))
-            for pragma in ("synchronous=full", "foreign_keys=on", "cell_size_check=on", "trusted_schema=off"):
-                self.connection.execute(f"pragma {pragma}")
-            if not self.readonly:
-                mode = self.connection.execute("pragma journal_mode=wal").fetchall()[0][0]
-                if mode != "wal":
-                    raise NotAllowed(f"{path} cannot use a write-ahead log here (mode {mode})")
+        self._pid = os.getpid()
+        self._alone: _State | None = None
+        self.unwritable: Exception | None = None
+        with database_errors(path):
+            _require_plain_files(path)
+            if not create:
+                _require_no_journal(path)
+            if not create and not path.exists():
+                step = "The directory was moved or deleted, or is none that `llmartifacts init` made."
+                raise NotFound(f"there is no database at {path}", what="registry", name=str(path), next_step=step)
+            if not _may_write(path):
+                self.connection = self._read_only()
+            else:
+                try:
+                    self.connection = _writable(path, create)
+                except (apsw.CantOpenError, apsw.FullError, apsw.IOError, apsw.ReadOnlyError) as error:
+                    if create:
+                        raise
+                    self.unwritable = error  # a full disk has no room for SQLite's own small files: reading needs none
+                    self.connection = self._read_only()
+            self.readonly = self.connection.readonly("main")
+            self._identity = _identity(path)
+
+    def _read_only(self) -> apsw.Connection:
+        # A log holds what was committed last, and is read along. Without one the file is complete by itself; but to
+        # watch for a log to come, SQLite would have to write beside it: that is looked after in `usable`.
+        state = _state(self.path)
+        self._alone = None if state.log else state
+        uri = f"{self.path.absolute().as_uri()}?mode=ro{'' if state.log else '&immutable=1'}"
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        return _prepared(apsw.Connection(uri, flags=flags, statementcachesize=256))
 
     def rows(self, sql: str, parameters: Parameters = {}) -> list[Row]:
         return self.connection.execute(_text(sql), parameters).fetchall()
@@ -199,6 +204,8 @@ class _Session:
         self.depth += 1
 
     def end(self, sql: str) -> None:
+        if self._pid != os.getpid():
+            raise NotAllowed("a transaction was taken across a fork", next_step="End it before the fork.")
         self.depth -= 1
         try:
             self.connection.execute(sql)
@@ -207,54 +214,22 @@ class _Session:
                 self.connection.execute("rollback")
             raise
 
-    def queue(self, wait: float) -> None:
-        """Take the place at the head of the writers' queue."""
-        if self._queue is None:
-            self._queue = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        try:
-            fcntl.flock(self._queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._wait_in_line(wait)
+    def usable(self) -> bool:
+        """Whether it shows what is stored now: not if the file was replaced, or written to beside it."""
+        if self.unwritable is not None:
+            return False  # it may be by now
+        if self._alone is None:
+            return self._identity == _identity(self.path)
+        # Times advance in ticks of a few milliseconds: a file written just now could be written again within one.
+        return self._alone == _state(self.path) and time.time_ns() - self._alone.changed > TICK
 
-    def _wait_in_line(self, wait: float) -> None:
-        # flock takes no timeout, and polling would give up the fair order: wait in a thread, and leave
-        # the descriptor to it if the time runs out.
-        descriptor = self._queue
-        assert descriptor is not None  # noqa: S101
-        state = {"abandoned": False, "held": False}
-        guard = threading.Lock()
-        done = threading.Event()
-
-        def take() -> None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            with guard:
-                state["held"] = True
-                abandoned = state["abandoned"]
-            done.set()
-            if abandoned:
-                os.close(descriptor)
-
-        threading.Thread(target=take, name="llmartifacts-queue", daemon=True).start()
-        if done.wait(wait):
-            return
-        with guard:
-            if state["held"]:
-                return
-            state["abandoned"] = True
-        self._queue = None
-        raise Busy(f"{self.path} stayed locked by another writer for {wait:g} s", field="registry")
-
-    def leave(self) -> None:
-        """Let the next writer go."""
-        if self._queue is not None:
-            fcntl.flock(self._queue, fcntl.LOCK_UN)
+    def require_unchanged(self) -> None:
+        """Raises `Busy` if what was read beside writers was written to: then it was not of one moment."""
+        if self._alone is not None and replace(_state(self.path), log=self._alone.log) != self._alone:
+            raise Busy(f"{self.path} was written to while it was read", field="registry", next_step="Try again.")
 
     def close(self) -> None:
-        if self.pid == os.getpid():
-            self.connection.close()
-            if self._queue is not None:
-                os.close(self._queue)
-                self._queue = None
+        self.connection.close()
 
 
 @functools.lru_cache(512)
@@ -262,56 +237,108 @@ def _text(sql: str) -> str:
     return sql.replace(" {lock}", "")
 
 
-def _open(path: Path, create: bool) -> tuple[apsw.Connection, bool]:
-    writable = os.access(path if path.exists() else path.parent, os.W_OK) and os.access(path.parent, os.W_OK)
-    if writable:
-        flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
-        try:
-            return apsw.Connection(str(path), flags=flags, statementcachesize=256), False
-        except (apsw.CantOpenError, apsw.ReadOnlyError):
-            if create:
-                raise
-    # A log that nobody may write holds what was committed last: then it must be read along. Without one,
-    # the file is complete by itself.
-    log = Path(f"{path}-wal")
-    immutable = "" if log.exists() and log.stat().st_size else "&immutable=1"
-    uri = f"{path.resolve().as_uri()}?mode=ro{immutable}"
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    return apsw.Connection(uri, flags=flags, statementcachesize=256), True
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What tells that a database file was written to."""
+
+    identity: tuple[int, int]
+    size: int
+    written: int
+    changed: int
+    log: bool
 
 
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """The database's own errors as ours."""
+def _state(path: Path) -> _State:
     try:
-        yield
-    except LlmartifactsError:
+        found = path.stat()
+    except FileNotFoundError:
+        return _State((0, 0), 0, 0, 0, False)
+    log = _size(Path(f"{path}-wal")) > 0
+    return _State((found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns, found.st_ctime_ns, log)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _require_plain_files(path: Path) -> None:
+    """Refuse links and devices: SQLite keeps its log beside the file that a link leads to, and not beside the link."""
+    for suffix in ("", "-wal", "-shm"):
+        place = f"{path}{suffix}"
+        try:
+            found = os.lstat(place)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            raise UnsafeContent(
+                f"{place} is a symbolic link, or something else that is no plain file",
+                file=place,
+                next_step="Put the file itself there; link to the whole directory, not to a file in it.",
+            )
+
+
+def _require_no_journal(path: Path) -> None:
+    """Refuse a rollback journal: this database never has one, and playing one back writes what it says, and more."""
+    journal = f"{path}-journal"
+    if os.path.lexists(journal):
+        raise UnsafeContent(
+            f"{journal} is a rollback journal, and a registry writes none",
+            file=journal,
+            next_step="Somebody put it there; restore the directory from a backup, or move the journal away.",
+        )
+
+
+def _require_plain_tables(connection: apsw.Connection) -> None:
+    """Refuse views, triggers and virtual tables: they run what somebody else wrote."""
+    # Only what has rows of its own has a root page.
+    for name, kind in connection.execute(
+        "select name, type from sqlite_master where coalesce(rootpage, 0) = 0 limit 1"
+    ):
+        raise UnsafeContent(
+            f"the database holds {name!r:.100}, a {kind} that no release makes",
+            next_step="Do not use this registry: somebody altered it. Restore it from a backup.",
+        )
+
+
+def _may_write(path: Path) -> bool:
+    return os.access(path if path.exists() else path.parent, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def _writable(path: Path, create: bool) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    connection = _prepared(apsw.Connection(str(path), flags=flags, statementcachesize=256))
+    try:
+        mode = connection.execute("pragma journal_mode=wal").fetchall()[0][0]
+        if mode != "wal":
+            raise NotAllowed(f"{path} cannot use a write-ahead log here (mode {mode})")
+    except BaseException:
+        connection.close()
         raise
-    except apsw.BusyError as error:
-        raise Busy(f"{path} stayed locked by another writer: {error}", field="registry") from error
-    except apsw.SQLError as error:
-        if "no such table" not in str(error):
-            raise
-        raise NotFound(f"{path} is no registry: {error}", what="registry", name=str(path)) from error
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise Damaged(f"the database {path} is damaged: {error}", file=str(path)) from error
-    except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.AuthError) as error:
-        _read_only(path, error)
-    except PermissionError as error:
-        _read_only(path, error)
-    except (apsw.FullError, apsw.IOError) as error:
-        raise Unreachable(
-            f"the database {path} cannot be read or written: {error}",
-            next_step="Look at the disk: free space, mount options, the system log.",
-        ) from error
+    return connection
 
 
-def _read_only(path: Path, error: Exception | None = None) -> NoReturn:
-    raise NotAllowed(
-        f"{path} cannot be written{f': {error}' if error else ''}",
-        field="location",
-        next_step="Open it as a user who may write the directory, or work on a copy.",
-    ) from error
+def _prepared(connection: apsw.Connection) -> apsw.Connection:
+    try:
+        connection.set_busy_timeout(int(WAIT_SECONDS * 1000))
+        for pragma in ("synchronous=full", "foreign_keys=on", "cell_size_check=on", "trusted_schema=off"):
+            connection.execute(f"pragma {pragma}")
+        connection.limit(apsw.SQLITE_LIMIT_LENGTH, MAX_ROW)
+        _require_plain_tables(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def file_system(folder: Path) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from llmartifacts.errors import NotFound
+from llmartifacts.errors import Damaged, InvalidReference, NotFound
 from llmartifacts.metadata.database import Row, Session
-from llmartifacts.metadata.projects import CollectionRow, missing_collection
+from llmartifacts.metadata.projects import CollectionRow, find_project, missing_collection
 from llmartifacts.records.digest import Blob, Digest, digest_bytes, digest_from_bytes
 from llmartifacts.records.manifest import INLINE_BYTES, Manifest
-from llmartifacts.records.names import LATEST, near_names
+from llmartifacts.records.names import LATEST, near_names, refuse_too_many_tags
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.times import from_micros
 from llmartifacts.records.version import Version
@@ -63,16 +63,17 @@ def _made(row: Row, project: str, body: bytes | None = None, move: int | None = 
     return VersionRow(row[0], row[1], version, body, move, row[14])
 
 
+_SEE = "See what is wrong with `llmartifacts verify`. Restore the database from a backup."
 _FIND = (
     f"select {_COLUMNS}, m.body, l.move from collection c"
     " left join alias l on l.collection_id = c.id and l.name = :alias"
     " join version v on v.collection_id = c.id and v.number ="
     " coalesce(:number, case when :alias = 'latest' then c.latest else l.number end)"
-    " join manifest m on m.digest = v.digest where c.project_id = :p and c.name = :n"
+    " join manifest m on m.digest = v.digest where c.project_id = :p and c.name_key = :k and c.name = :n"
 )
 _FIND_DIGEST = (
     f"select {_COLUMNS}, m.body, null from collection c join version v on v.collection_id = c.id and v.digest = :d"
-    " join manifest m on m.digest = v.digest where c.project_id = :p and c.name = :n"
+    " join manifest m on m.digest = v.digest where c.project_id = :p and c.name_key = :k and c.name = :n"
 )
 
 
@@ -81,13 +82,18 @@ def find(s: Session, project_id: int, project: str, reference: Reference) -> Ver
 
     Raises:
         NotFound: No such collection, alias, version or digest, with near names; or digest and selector disagree.
+        InvalidReference: It names another project.
+        Damaged: The database speaks of the version, and has not all of it.
     """
+    if reference.project is not None and reference.project != project:
+        raise InvalidReference(f"{reference} lies outside the project {project!r}", field="reference")
+    named = {"p": project_id, "k": reference.name.casefold(), "n": reference.name}  # the key is what is indexed
     if reference.alias is None and reference.number is None and reference.digest is not None:
-        row = s.row(_FIND_DIGEST, {"p": project_id, "n": reference.name, "d": digest_bytes(reference.digest)})
+        row = s.row(_FIND_DIGEST, {**named, "d": digest_bytes(reference.digest)})
     else:
         row = s.row(
             _FIND,
-            {"p": project_id, "n": reference.name, "alias": reference.alias, "number": reference.number},
+            {**named, "alias": reference.alias, "number": reference.number},
         )
     if row is None:
         raise _missing(s, project_id, reference)
@@ -102,18 +108,43 @@ def find(s: Session, project_id: int, project: str, reference: Reference) -> Ver
     return found
 
 
-def _missing(s: Session, project_id: int, reference: Reference) -> NotFound:
+def find_anywhere(s: Session, project_id: int, project: str, reference: Reference) -> VersionRow:
+    """As `find`, but the reference may name another project: lineage crosses them."""
+    if reference.project is None or reference.project == project:
+        return find(s, project_id, project, reference)
+    return find(s, find_project(s, reference.project)[0], reference.project, reference)
+
+
+_PROMISED = (
+    "select 1 from alias a where a.collection_id = :c and a.name = :alias and a.number is not null"
+    " union all select 1 from collection c where c.id = :c and :alias = 'latest' and c.latest is not null"
+    " union all select 1 from collection c where c.id = :c and :number between 1 and c.head"
+    " union all select 1 from version v where v.collection_id = :c and v.digest = :digest"
+)
+"""Whether an alias, a number or a digest names what must be there."""
+
+
+def _missing(s: Session, project_id: int, reference: Reference) -> NotFound | Damaged:
     row = s.row(
         "select id, head from collection where project_id = :p and name = :n", {"p": project_id, "n": reference.name}
     )
     if row is None:
         return missing_collection(s, project_id, reference.name)
     collection_id, head = row
+    bare = reference.alias is None and reference.number is None
+    selecting = {
+        "c": collection_id,
+        "alias": reference.alias or "",
+        "number": reference.number or 0,
+        "digest": digest_bytes(reference.digest) if bare and reference.digest else b"",
+    }
+    if s.row(_PROMISED, selecting) is not None:
+        return Damaged(f"{reference}: the version, or its manifest, is missing in the database", next_step=_SEE)
     if reference.alias is not None:
         known = [
             r[0]
             for r in s.rows(
-                "select name from alias where collection_id = :c and number is not null order by name",
+                "select name from alias where collection_id = :c and number is not null",
                 {"c": collection_id},
             )
         ]
@@ -134,7 +165,10 @@ def _missing(s: Session, project_id: int, reference: Reference) -> NotFound:
             next_step=f"The newest is v{head}.",
         )
     return NotFound(
-        f"{reference.name} has no version with digest {reference.digest}", what="version", name=str(reference)
+        f"{reference.name} has no version with digest {reference.digest}",
+        what="version",
+        name=str(reference),
+        next_step=f"The newest is v{head}.",
     )
 
 
@@ -158,7 +192,7 @@ def by_number(s: Session, project: str, collection_id: int, number: int) -> Vers
         {"c": collection_id, "n": number},
     )
     if row is None:
-        raise NotFound(f"version v{number} is gone", what="version", name=f"v{number}")
+        raise Damaged(f"the version v{number} is missing in the database", next_step=_SEE)
     return _made(row, project)
 
 
@@ -180,18 +214,30 @@ def page(
     limit: int | None,
     before: int | None,
 ) -> list[VersionRow]:
-    """Versions of a collection, newest first."""
-    wanted = "".join(
-        f" and exists (select 1 from tag t where t.version_id = v.id and t.name = :k{i} and t.value = :v{i})"
-        for i in range(len(tags))
-    )
+    """Versions of a collection, newest first.
+
+    With tags, the index of the first one is walked from the newest version on: ids grow with the numbers, so a page
+    costs the same whether every version carries the tag or one in a million.
+    """
     parameters: dict[str, object] = {"c": collection.id, "limit": 1 << 40 if limit is None else limit}
     parameters["before"] = 1 << 40 if before is None else before
     for i, (key, value) in enumerate(tags.items()):
         parameters |= {f"k{i}": key, f"v{i}": value}
+    source, order = "version v", "v.number"
+    wanted = "".join(
+        f" and exists (select 1 from tag x where x.version_id = v.id and x.name = :k{i} and x.value = :v{i})"
+        for i in range(1, len(tags))
+    )
+    if tags:
+        source, order = "tag t cross join version v", "t.version_id"
+        wanted += (
+            " and t.name = :k0 and t.value = :v0 and v.id = t.version_id and t.version_id < coalesce((select b.id"
+            " from version b where b.collection_id = :c and b.number = :before), :far)"
+        )
+        parameters["far"] = 1 << 62
     rows = s.rows(
-        f"select {_COLUMNS} from version v join collection c on c.id = v.collection_id"
-        f" where v.collection_id = :c and v.number < :before{wanted} order by v.number desc limit :limit",
+        f"select {_COLUMNS} from {source} join collection c on c.id = v.collection_id"
+        f" where v.collection_id = :c and v.number < :before{wanted} order by {order} desc limit :limit",
         parameters,
     )
     return [_made(row, project) for row in rows]
@@ -203,19 +249,18 @@ def complete(s: Session, found: Sequence[VersionRow]) -> list[Version]:
 
 
 def _completed(s: Session, row: VersionRow) -> Version:
-    tags: dict[str, str] = dict(
-        s.rows("select name, value from tag where version_id = :v order by name", {"v": row.id})
-    )
-    names = [
-        r[0]
-        for r in s.rows(
-            "select name from alias where collection_id = :c and number = :n",
-            {"c": row.collection_id, "n": row.version.number},
-        )
-    ]
-    if row.latest == row.version.number:
-        names.append(LATEST)
-    return replace(row.version, tags=tags, aliases=tuple(sorted(names)))
+    tags: dict[str, str] = {}
+    names = [LATEST] if row.latest == row.version.number else []
+    for name, value in s.rows(
+        "select name, value from tag where version_id = :v"
+        " union all select name, null from alias where collection_id = :c and number = :n",
+        {"v": row.id, "c": row.collection_id, "n": row.version.number},
+    ):
+        if value is None:
+            names.append(name)
+        else:
+            tags[name] = value
+    return replace(row.version, tags=dict(sorted(tags.items())), aliases=tuple(sorted(names)))
 
 
 def insert_manifest(s: Session, manifest: Manifest) -> None:
@@ -227,14 +272,26 @@ def insert_manifest(s: Session, manifest: Manifest) -> None:
         "insert into manifest(digest, body, size) values (:d, :b, :n) on conflict do nothing",
         {"d": digest, "b": body if inline else None, "n": len(body)},
     )
-    needed = {f.digest: f.size for f in manifest.files if f.url is None}
-    if not inline:
-        needed[manifest.digest] = len(body)
-    if needed:
+    blobs = needed(manifest)
+    if blobs:
         s.run_many(
             "insert into content(manifest, blob, size) values (:m, :b, :n) on conflict do nothing",
-            [{"m": digest, "b": digest_bytes(d), "n": n} for d, n in needed.items()],
+            [{"m": digest, "b": digest_bytes(d), "n": n} for d, n in blobs.items()],
         )
+
+
+def needed(manifest: Manifest) -> dict[Digest, int]:
+    """The blobs that a manifest needs, itself included where it is kept as one: digest -> bytes."""
+    blobs = {f.digest: f.size for f in manifest.files if f.url is None}
+    if len(manifest.to_bytes()) > INLINE_BYTES:
+        blobs[manifest.digest] = len(manifest.to_bytes())
+    return blobs
+
+
+def listed(s: Session, manifest: Digest) -> set[Digest]:
+    """The blobs that the database lists for a manifest."""
+    rows = s.rows("select blob from content where manifest = :m", {"m": digest_bytes(manifest)})
+    return {digest_from_bytes(r[0]) for r in rows}
 
 
 def manifest_body(s: Session, digest: Digest) -> tuple[bytes | None, int] | None:
@@ -284,6 +341,9 @@ def set_tags(s: Session, version_id: int, tags: Mapping[str, str], remove: Seque
             " on conflict (version_id, name) do update set value = excluded.value",
             {"v": version_id, "n": name, "x": value},
         )
+    if tags:
+        kept = s.row("select count(*) from tag where version_id = :v", {"v": version_id})
+        refuse_too_many_tags(kept[0] if kept else 0)
 
 
 def yank(s: Session, version_id: int, reason: str) -> None:

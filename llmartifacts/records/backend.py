@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 from llmartifacts.errors import LlmartifactsError
 from llmartifacts.records.digest import Blob, Digest
-from llmartifacts.records.lineage import Direction, Lineage
+from llmartifacts.records.lineage import Direction, Lineage, Relation
 from llmartifacts.records.manifest import Manifest
 from llmartifacts.records.promotion import HistoryEntry, Promotion, State
 from llmartifacts.records.reference import Reference
@@ -62,7 +62,7 @@ class Input:
     """
 
     reference: Reference
-    relation: str = "derived_from"
+    relation: Relation = "derived_from"
     role: str = ""
 
 

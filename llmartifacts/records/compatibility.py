@@ -8,7 +8,7 @@ Rules read configs, never files, and never trust them: a config that is not what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -93,14 +93,18 @@ class Problem:
 
 
 def check_set(
-    members: Sequence[Member], parts: Mapping[Digest, Manifest | None], *, known: Collection[str] = KINDS
+    members: Sequence[Member],
+    parts: Mapping[Digest, Manifest | None],
+    *,
+    installed: Callable[[str], bool] = KINDS.__contains__,
 ) -> list[Problem]:
     """Check a set of components, bundles unfolded.
 
     Args:
         members: What is moved or resolved together.
         parts: Manifests of the parts of every bundle among them; None where one is missing.
-        known: Kinds that are installed; a component of another one cannot be judged.
+        installed: Says whether a kind is installed, asked only of one that no rule reads; a component of a kind that is
+            not cannot be judged. By default the built-in kinds are.
 
     Returns:
         Every broken rule once, errors first; empty if all fit.
@@ -110,8 +114,8 @@ def check_set(
     found = [*_in_step(bundles, distinct)]
     for bundle in bundles:
         found += _unfoldable(bundle, parts)
-        found += _judge(_bundle_scope(bundle, parts), known)
-    found += _judge(_loose_scope(distinct), known)
+        found += _judge(_bundle_scope(bundle, parts), installed)
+    found += _judge(_loose_scope(distinct), installed)
     return sorted(dict.fromkeys(found), key=lambda p: _GRAVEST_FIRST.index(p.severity))
 
 
@@ -209,7 +213,7 @@ def _unfoldable(bundle: Member, parts: Mapping[Digest, Manifest | None]) -> Iter
 # --- the rules
 
 
-def _judge(scope: _Scope, known: Collection[str]) -> Iterator[Problem]:
+def _judge(scope: _Scope, installed: Callable[[str], bool]) -> Iterator[Problem]:
     if len(scope.parts) + len(scope.models) < 2 and not scope.inputs:
         return  # alone, there is nothing to fit
     indexes: list[IndexFacts] = []
@@ -224,7 +228,7 @@ def _judge(scope: _Scope, known: Collection[str]) -> Iterator[Problem]:
         elif isinstance(facts, DatasetFacts):
             datasets.append(facts)
         else:
-            yield from _unread(scope, role, manifest, known)
+            yield from _unread(scope, role, manifest, installed)
     yield from _index_rules(scope, indexes)
     for prompt in prompts:
         yield from _variable_rules(scope, prompt, bool(indexes), datasets)
@@ -239,12 +243,12 @@ _READ: Mapping[str, Callable[[str, Manifest], IndexFacts | PromptFacts | Dataset
 }
 
 
-def _unread(scope: _Scope, role: str, manifest: Manifest, known: Collection[str]) -> Iterator[Problem]:
+def _unread(scope: _Scope, role: str, manifest: Manifest, installed: Callable[[str], bool]) -> Iterator[Problem]:
     digests = (*scope.owners, manifest.digest)
     if manifest.kind in _READ:
         told = f"the config of {role!r} is not what a {manifest.kind} has"
         yield Problem("config-unreadable", "inconclusive", digests, told, f"Log {role!r} again with this release.")
-    elif manifest.kind not in known:
+    elif not installed(manifest.kind):
         told = f"the kind {manifest.kind!r} of {role!r} is not installed"
         mend = "Install the package that brings the kind."
         yield Problem("kind-unknown", "inconclusive", digests, told, mend)

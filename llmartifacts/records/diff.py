@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmartifacts.records.manifest import Manifest
+from llmartifacts.records.wording import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Change:
     op: str
 
     def __str__(self) -> str:
-        path = self.path if self.path.isprintable() else ascii(self.path)
+        path = printable(self.path)
         if self.op == "added":
             return f"+ {path}: {_text(self.after)}"
         if self.op == "removed":
@@ -117,5 +118,5 @@ def excluding(changes: Iterable[Change], *prefixes: str) -> Iterator[Change]:
 
 def _text(value: Any) -> str:
     # Control characters of what was logged never reach a terminal.
-    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    text = printable(value) if isinstance(value, str) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

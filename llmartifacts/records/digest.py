@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NewType
 
 from llmartifacts.errors import InvalidReference
+from llmartifacts.records.arguments import shown
 
 Digest = NewType("Digest", str)
 """A checked digest string; made by `digest_of`, `digest_from_hex` or `parse_digest` only."""
@@ -53,9 +54,10 @@ def parse_digest(text: str, *, field: str = "digest") -> Digest:
     """
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
         raise InvalidReference(
-            f"{text!r:.100} is not a digest",
+            f"{shown(text)} is not a digest",
             field=field,
-            next_step="A digest is 'sha256:' followed by 64 lower-case hex digits.",
+            next_step="A digest is 'sha256:' followed by 64 lower-case hex digits; tables show it cut short, and "
+            "`llmartifacts show NAME:vN` whole.",
         )
     return Digest(text)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from llmartifacts.records.digest import Digest
 from llmartifacts.records.manifest import Manifest
+from llmartifacts.records.wording import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,7 @@ class ModelFacts:
         return self.dimension is not None or "embed" in self.role.lower()
 
     def __str__(self) -> str:
-        text = f"{self.provider}/{self.name}" + (f"@{self.revision}" if self.revision else "")
-        return text if text.isprintable() else ascii(text)
+        return printable(f"{self.provider}/{self.name}" + (f"@{self.revision}" if self.revision else ""))
 
 
 @dataclass(frozen=True, slots=True)

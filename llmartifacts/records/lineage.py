@@ -8,9 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from llmartifacts.errors import InvalidInput
+from llmartifacts.records.arguments import shown
 
-RELATIONS = ("derived_from", "contains", "evaluated_with", "produced_by")
+Relation = Literal["derived_from", "contains", "evaluated_with", "produced_by"]
 Direction = Literal["up", "down"]
+_FROM_PARENT: dict[Relation, str] = {
+    "derived_from": "source of",
+    "contains": "part of",
+    "evaluated_with": "used to evaluate",
+    "produced_by": "produced",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +46,26 @@ class Edge:
     Attributes:
         child: Node id of what came later.
         parent: Node id of what it came from.
-        relation: `derived_from`, `contains`, `evaluated_with` or `produced_by`.
+        relation: How.
         role: Role in the bundle, for `contains`.
     """
 
     child: str
     parent: str
-    relation: str
+    relation: Relation
     role: str = ""
+
+    def told(self, direction: Direction) -> str:
+        """The relation as it reads from the child (`up`) or from the parent (`down`).
+
+        Example:
+            >>> edge = Edge("stack:v1", "kb:v5", "contains", "index")
+            >>> edge.told("up"), edge.told("down")
+            ('contains index', 'index of')
+        """
+        if direction == "up":
+            return f"{self.relation} {self.role}".rstrip()
+        return f"{self.role} of" if self.role else _FROM_PARENT[self.relation]
 
 
 @dataclass(frozen=True)
@@ -108,10 +127,8 @@ class Lineage:
             for i in range(len(below) - 1, -1, -1):
                 edge, there = below[i]
                 last = i == len(below) - 1
-                relation = edge.relation + (f" {edge.role}" if edge.role else "")
-                stack.append(
-                    (there, f"{relation}: ", follow + ("└─ " if last else "├─ "), follow + ("   " if last else "│  "))
-                )
+                how = f"{edge.told(self.direction)}: "
+                stack.append((there, how, follow + ("└─ " if last else "├─ "), follow + ("   " if last else "│  ")))
         return "\n".join(lines)
 
     def to_mermaid(self) -> str:
@@ -119,16 +136,13 @@ class Lineage:
         ids = {name: f"n{i}" for i, name in enumerate(self.nodes)}
         lines = ["flowchart BT" if self.direction == "up" else "flowchart TB"]
         lines += [f'  {ids[n.id]}["{html.escape(n.label)}<br/>{html.escape(n.kind)}"]' for n in self.nodes.values()]
-        lines += [
-            f'  {ids[e.child]} -- "{e.relation}{f" {e.role}" if e.role else ""}" --> {ids[e.parent]}'
-            for e in self.edges
-        ]
+        lines += [f'  {ids[e.child]} -- "{e.told("up")}" --> {ids[e.parent]}' for e in self.edges]
         return "\n".join(lines)
 
     def to_html(self) -> str:
         """One self-contained page: the tree as text and the edges as a table, no script."""
         rows = "".join(
-            f"<tr><td>{html.escape(e.child)}</td><td>{html.escape(e.relation)} {html.escape(e.role)}</td>"
+            f"<tr><td>{html.escape(e.child)}</td><td>{html.escape(e.told('up'))}</td>"
             f"<td>{html.escape(e.parent)}</td></tr>"
             for e in self.edges
         )
@@ -151,4 +165,4 @@ def check_direction(direction: str) -> Direction:
         return "up"
     if direction == "down":
         return "down"
-    raise InvalidInput(f"{direction!r} is no direction", field="direction", next_step="Use 'up' or 'down'.")
+    raise InvalidInput(f"{shown(direction)} is no direction", field="direction", next_step="Use 'up' or 'down'.")

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmartifacts.errors import InvalidManifest, NewerFormat
+from llmartifacts.errors import InvalidManifest, NewerFormat, TooLarge
+from llmartifacts.records.arguments import shown
 from llmartifacts.records.canonical import canonical_bytes, parse_json
 from llmartifacts.records.digest import Digest, digest_of, parse_digest
 from llmartifacts.records.names import check_name, version_number
@@ -20,6 +21,8 @@ SCHEMA = "llmartifacts/lock/1"
 _SCHEMA_FAMILY = "llmartifacts/lock/"
 FILE_NAME = "llmartifacts.lock"
 MAX_BYTES = 16 * 1024 * 1024
+MAX_COMPONENTS = 1000
+MAX_NAME = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,16 @@ class Lockfile:
                 raise NewerFormat(f"the lockfile has schema {schema!r}", origin=origin)
             raise InvalidManifest("not a lockfile", field="schema", origin=origin, next_step=_AGAIN)
         try:
-            parts = {name: cls._entry(name, c) for name, c in body["components"].items()}
-            made = cls(check_name(body["project"], field="project"), _whole(body["revision"]), parts)
+            project = check_name(body["project"], field="project")
+            if len(body["components"]) > MAX_COMPONENTS:
+                raise TooLarge(
+                    f"{len(body['components'])} components, the limit is {MAX_COMPONENTS}",
+                    field="components",
+                    origin=origin,
+                    next_step=_AGAIN,
+                )
+            parts = {name: cls._entry(name, c, project) for name, c in body["components"].items()}
+            made = cls(project, _whole(body["revision"]), parts)
             stated = body["set"]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InvalidManifest(
@@ -120,12 +131,18 @@ class Lockfile:
         return made
 
     @staticmethod
-    def _entry(name: str, c: Mapping[str, Any]) -> Locked:
+    def _entry(name: str, c: Mapping[str, Any], project: str) -> Locked:
+        if not name or len(name) > MAX_NAME or not name.isprintable():
+            raise ValueError(f"{shown(name)} is no name of a component")
         where = f"components.{name}"
         reference = Reference.parse(c["reference"], field=f"{where}.reference")
+        if not reference.selects:
+            raise ValueError(f"{where}.reference names no version")
+        if reference.project not in (None, project):
+            raise ValueError(f"{where}.reference lies outside the project {project!r}")
         number = version_number(c["version"])
         if number is None:
-            raise ValueError(f"{where}.version is {c['version']!r}")
+            raise ValueError(f"{where}.version is {shown(c['version'])}")
         move = c.get("move")
         return Locked(
             str(reference),
@@ -142,5 +159,5 @@ _AGAIN = "Write it anew with `llmartifacts lock`."
 
 def _whole(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a whole number")
+        raise ValueError(f"{shown(value)} is not a whole number")
     return value

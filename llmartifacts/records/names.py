@@ -7,8 +7,10 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
-from llmartifacts.errors import InvalidPath, InvalidReference
+from llmartifacts.errors import InvalidPath, InvalidReference, TooLarge
+from llmartifacts.records.arguments import check_mapping, shown
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 ALIAS = r"[a-z0-9][a-z0-9._-]{0,127}"
@@ -17,6 +19,7 @@ DEFAULT_PROJECT = "default"
 MAX_PATH_BYTES = 1024
 MAX_SEGMENT_BYTES = 255
 MAX_TAG_VALUE = 1024
+MAX_TAGS = 256
 MAX_NEAR = 10_000
 """Names that are compared with a mistyped one; comparing takes a while."""
 
@@ -35,12 +38,16 @@ def check_name(name: str, *, field: str = "name") -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidReference(
-            f"{name!r:.160} is not a name",
+            f"{shown(name, 160)} is not a name",
             field=field,
             next_step="A name has 1 to 128 ASCII letters, digits, '.', '_' or '-', the first a letter or a digit.",
         )
     if name.lower() in _RESERVED_NAMES:
-        raise InvalidReference(f"the name {name!r} is reserved", field=field, next_step="Choose another name.")
+        raise InvalidReference(
+            f"the name {name!r} is reserved",
+            field=field,
+            next_step="Write name@sha256:… for a version by its digest, or choose another name.",
+        )
     return name
 
 
@@ -52,7 +59,7 @@ def check_alias(alias: str, *, field: str = "alias") -> str:
     """
     if not is_alias(alias):
         raise InvalidReference(
-            f"{alias!r:.160} is not an alias",
+            f"{shown(alias, 160)} is not an alias",
             field=field,
             next_step="An alias is like a name but in lower case, and never 'v' followed by digits only.",
         )
@@ -82,7 +89,9 @@ def check_tag(key: str, value: str, *, field: str = "tags") -> tuple[str, str]:
         InvalidReference: The key is not a name, or the value is no printable text of at most 1,024 characters.
     """
     if not isinstance(key, str) or not _NAME.fullmatch(key):
-        raise InvalidReference(f"{key!r:.160} is not a tag key", field=field, next_step="A tag key is like a name.")
+        raise InvalidReference(
+            f"{shown(key, 160)} is not a tag key", field=field, next_step="A tag key is like a name."
+        )
     if not isinstance(value, str) or len(value) > MAX_TAG_VALUE or not value.isprintable():
         raise InvalidReference(
             f"the value of tag {key!r} is not printable text of at most {MAX_TAG_VALUE} characters",
@@ -90,6 +99,29 @@ def check_tag(key: str, value: str, *, field: str = "tags") -> tuple[str, str]:
             next_step="Put long or multi-line text into the message.",
         )
     return key, value
+
+
+def check_tags(tags: Any, *, field: str = "tags") -> dict[str, str]:
+    """Check the labels of one call; None is none.
+
+    Raises:
+        InvalidInput: They are no mapping.
+        InvalidReference: As `check_tag`.
+        TooLarge: There are more than 256.
+    """
+    given = check_mapping(tags, field=field)
+    refuse_too_many_tags(len(given), field=field)
+    return dict(check_tag(k, v, field=field) for k, v in given.items())
+
+
+def refuse_too_many_tags(count: int, *, field: str = "tags") -> None:
+    """Raises `TooLarge` beyond 256: they are read whenever their version is."""
+    if count > MAX_TAGS:
+        raise TooLarge(
+            f"{count} tags, the limit of one version is {MAX_TAGS}",
+            field=field,
+            next_step="Put what is not filtered by into the message, or into a file.",
+        )
 
 
 def check_path(path: str, *, field: str = "path") -> str:
@@ -157,6 +189,12 @@ def _path_problem(path: object) -> str:
         if segment.endswith(".") or segment != segment.strip():
             return f"has the segment {segment!r}, which ends in a dot or has a space at an end"
     return ""
+
+
+def did_you_mean(name: object, known: Iterable[str], otherwise: str = "") -> str:
+    """`Did you mean …?` with the near names, for the `next_step` of an error; if none is near, another hint."""
+    near = near_names(str(name), known)
+    return f"Did you mean {' or '.join(near)}?" if near else otherwise
 
 
 def near_names(name: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:

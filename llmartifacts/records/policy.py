@@ -34,7 +34,7 @@ class GateResult:
         rule: Id of the rule that decided.
         verdict: The verdict.
         message: One readable sentence.
-        next_step: How to satisfy the gate; empty if it passed.
+        next_step: How to satisfy the gate, or what it warns of; empty if there is nothing to do.
     """
 
     gate: str

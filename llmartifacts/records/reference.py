@@ -9,12 +9,17 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from llmartifacts.errors import InvalidReference
+from llmartifacts.errors import InvalidReference, TooLarge
+from llmartifacts.records.arguments import shown
 from llmartifacts.records.digest import Digest, parse_digest, short
 from llmartifacts.records.names import LATEST, check_name, is_alias, version_number
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class Reference:
         if isinstance(text, Reference):
             return text
         if not isinstance(text, str):
-            raise InvalidReference(f"{text!r:.100} is not a reference", field=field)
+            raise InvalidReference(f"{shown(text)} is not a reference", field=field, next_step=_said_by(text))
         rest, at, digest_text = text.partition("@")
         digest = parse_digest(digest_text, field=field) if at else None
         head, colon, selector = rest.partition(":")
@@ -59,7 +64,7 @@ class Reference:
             if number is None:
                 if not is_alias(selector):
                     raise InvalidReference(
-                        f"{selector!r:.160} in {text!r:.200} is neither an alias nor a version",
+                        f"{shown(selector, 160)} in {shown(text, 200)} is neither an alias nor a version",
                         field=field,
                         next_step="A version is v1, v2, …; an alias is in lower case, such as prod.",
                     )
@@ -81,6 +86,16 @@ class Reference:
     def within(self, project: str) -> Reference:
         """The same reference with the project filled in where none is named."""
         return self if self.project else replace(self, project=project)
+
+    def seen_from(self, project: str, home: str) -> Reference:
+        """The same reference as those see it who are in `project`: without it, where it lies there.
+
+        Args:
+            project: Where it is seen from.
+            home: What a reference without a project means.
+        """
+        owner = self.project or home
+        return replace(self, project=None if owner == project else owner)
 
     def or_latest(self) -> Reference:
         """The same reference; without a selector it means `latest`."""
@@ -109,18 +124,80 @@ class Reference:
         return f"{text}@{self.digest}" if self.digest else text
 
 
+MAX_MANY = 10_000
+"""Members of one list in one call."""
+
+
 def parse_many(texts: str | Reference | Sequence[str | Reference], *, field: str = "references") -> list[Reference]:
     """Read one reference or several; one string is a list of one.
 
     Raises:
         InvalidReference: One is malformed, or there is none.
+        TooLarge: There are more than 10,000.
     """
-    many = [texts] if isinstance(texts, str | Reference) else list(texts)
+    many = [texts] if isinstance(texts, str | Reference) else _list_of(texts, field)
     if not many:
         raise InvalidReference("no reference was given", field=field)
     return [Reference.parse(t, field=f"{field}[{i}]" if len(many) > 1 else field) for i, t in enumerate(many)]
 
 
-def strings(values: str | Sequence[str]) -> list[str]:
-    """One string is a list of one."""
-    return [values] if isinstance(values, str) else list(values)
+def strings(values: str | Sequence[str], *, field: str = "values") -> list[str]:
+    """One string is a list of one.
+
+    Raises:
+        InvalidReference: It is neither a string nor a list.
+        TooLarge: There are more than 10,000.
+    """
+    return [values] if isinstance(values, str) else _list_of(values, field)
+
+
+def one_project(references: Sequence[Reference], home: str) -> str:
+    """The one project that all references lie in; `home` is what those without a prefix mean.
+
+    Raises:
+        InvalidReference: They lie in several.
+    """
+    projects = {r.project or home for r in references}
+    if len(projects) > 1:
+        raise InvalidReference(
+            f"the references lie in several projects: {', '.join(sorted(projects))}",
+            field="references",
+            next_step="One call stays within one project.",
+        )
+    return projects.pop() if projects else home
+
+
+def collection_names(texts: Sequence[str], home: str) -> tuple[list[str], str]:
+    """Bare names and their one project, from `[project/]name` without a selector.
+
+    Raises:
+        InvalidReference: One is malformed or has a selector, or they lie in several projects.
+    """
+    parsed = [Reference.parse(t, field="name") for t in texts]
+    for reference in parsed:
+        if reference.selects:
+            raise InvalidReference(
+                f"{reference} has a selector, and here the name of a collection is wanted",
+                field="name",
+                next_step=f"Write {reference.name!r}.",
+            )
+    return [r.name for r in parsed], one_project(parsed, home)
+
+
+def _said_by(value: object) -> str:
+    """What to write instead of an object that is no reference, and has one: a version."""
+    named = getattr(value, "reference", None)
+    return f"Give its reference: str(version), here {str(named)!r}." if isinstance(named, Reference) else ""
+
+
+def _list_of(values: Iterable[V], field: str) -> list[V]:
+    if not isinstance(values, Iterable) or isinstance(values, bytes):
+        raise InvalidReference(
+            f"a {type(values).__name__} is no list",
+            field=field,
+            next_step=_said_by(values) or "Give one string, or a list of them.",
+        )
+    made = list(itertools.islice(values, MAX_MANY + 1))
+    if len(made) > MAX_MANY:
+        raise TooLarge(f"more than {MAX_MANY:,} were given", field=field, next_step="Make several calls.")
+    return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from llmartifacts.errors import InvalidInput
+from llmartifacts.records.arguments import shown
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -35,5 +36,5 @@ def parse_time(value: str | datetime, *, field: str = "at") -> datetime:
         return made.replace(tzinfo=UTC) if made.tzinfo is None else made.astimezone(UTC)
     except (ValueError, TypeError, AttributeError, OverflowError):
         raise InvalidInput(
-            f"{value!r:.60} is not a time", field=field, next_step="Write it like 2026-03-03T09:00Z."
+            f"{shown(value, 60)} is not a time", field=field, next_step="Write it like 2026-03-03T09:00Z."
         ) from None

@@ -5,8 +5,15 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from llmartifacts.errors import InvalidReference as _InvalidReference
-from llmartifacts.errors import InvalidValue, LlmartifactsError, NotFound, ResolutionError, WrongKind, Yanked
+from llmartifacts.errors import (
+    InvalidReference,
+    InvalidValue,
+    LlmartifactsError,
+    NotFound,
+    ResolutionError,
+    WrongKind,
+    Yanked,
+)
 from llmartifacts.runtime.spec import Spec
 
 
@@ -64,4 +71,4 @@ def is_final(error: BaseException) -> bool:
         return any(is_final(inner) for inner in error.failures.values())
     if isinstance(error, NotFound):
         return error.what != "registry"
-    return isinstance(error, WrongKind | Yanked | _InvalidReference)
+    return isinstance(error, WrongKind | Yanked | InvalidReference)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from llmartifacts.blobs.base import CHUNK
+from llmartifacts.blobs.base import PIECE
 from llmartifacts.blobs.cache import BlobCache, Sink
 from llmartifacts.errors import BlobMissing, Damaged, DigestMismatch
 from llmartifacts.records.backend import BlobSource
@@ -65,17 +65,17 @@ class CachedBlobs:
             except Damaged:
                 if self._upstream is None:
                     raise
-        path = self._cache.path(blob, lambda sink: self._pour(blob, sink))
+        path = self._cache.get(blob) or self._fetched(blob)
         self._note(path)
         return path
 
-    def _pour(self, blob: Blob, sink: Sink) -> None:
+    def _fetched(self, blob: Blob) -> Path:
         upstream = self._upstream
         if upstream is None:
             raise BlobMissing(f"{blob.digest} is not cached, and the registry was let go", digest=blob.digest)
+        # Opened before the cache's lock on the digest is taken: a store may build the same file in the same cache.
         with self._watch(blob), upstream.open(blob) as stream:
-            while piece := stream.read(CHUNK):
-                sink.write(piece)
+            return self._cache.path(blob, lambda sink: _pour(stream, sink))
 
     # --- BlobSource
 
@@ -123,12 +123,15 @@ class CachedBlobs:
 
 
 def _manifest(cache: BlobCache, digest: Digest) -> Manifest:
-    # A lockfile names manifests by digest alone; the cache's layout gives the size, and the hash decides.
-    entry = cache.root / "sha256" / digest[7:9] / digest[7:]
-    try:
-        size = entry.lstat().st_size
-    except OSError as error:
-        raise BlobMissing(f"the manifest {digest} is not in {cache.root}", digest=digest) from error
-    if size > MAX_BYTES:
-        raise DigestMismatch(f"the cached manifest has {size} bytes", digest=digest, file=str(entry))
-    return Manifest.from_bytes(cache.read(Blob(digest, size)), expect=digest, origin=str(entry))
+    # A lockfile names manifests by digest alone; what lies there gives the size, and the hash decides.
+    found = cache.find(digest)
+    if found is None:
+        raise BlobMissing(f"the manifest {digest} is not in {cache.root}", digest=digest)
+    if found.size > MAX_BYTES:
+        raise DigestMismatch(f"the cached manifest {digest} has {found.size} bytes", digest=digest)
+    return Manifest.from_bytes(cache.read(found), expect=digest, origin=str(cache.root))
+
+
+def _pour(stream: BinaryIO, sink: Sink) -> None:
+    while piece := stream.read(PIECE):
+        sink.write(piece)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
-from llmartifacts import packing
+from llmartifacts import packing, plugins
 from llmartifacts.errors import BlobMissing, Incompatible, LlmartifactsError, NotFound, WrongKind
 from llmartifacts.records.compatibility import Problem, check_set
 from llmartifacts.records.digest import Blob, Digest
@@ -41,7 +42,7 @@ def load(
     """
     with task.step("checking that the components fit each other"):
         check_types(spec, selection, failures)
-        notices = check_fit(spec, selection, failures)
+        notices = check_fit(selection, failures)
     failures.refuse()
     _fetch(task, selection, blobs, failures)
     failures.refuse()
@@ -54,9 +55,9 @@ def load(
             raise failures.all(error) from error
 
 
-def check_fit(spec: Spec[Any], selection: Selection, failures: Failures) -> tuple[Notice, ...]:
+def check_fit(selection: Selection, failures: Failures) -> tuple[Notice, ...]:
     """Apply the compatibility rules: errors go to the components concerned, the rest is told."""
-    problems = check_set(selection.members(), selection.parts)
+    problems = check_set(selection.members(), selection.parts, installed=partial(plugins.is_installed, "kinds"))
     for name, broken in _by_component(selection, [p for p in problems if p.severity == "error"]).items():
         mend = " ".join(dict.fromkeys(p.mend for p in broken if p.mend))
         failures.add(name, Incompatible(broken[0].message, problems=tuple(map(str, broken)), next_step=mend))

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from llmartifacts.blobs.cache import BlobCache
-from llmartifacts.errors import Conflict, InvalidInput, LlmartifactsError, NotFound
+from llmartifacts.errors import Conflict, InvalidInput, LlmartifactsError, NotAllowed, NotFound
 from llmartifacts.records.digest import Blob
 from llmartifacts.records.lock import FILE_NAME, MAX_BYTES, Lockfile
 from llmartifacts.records.manifest import Manifest
-from llmartifacts.records.names import near_names
+from llmartifacts.records.names import did_you_mean, near_names
 from llmartifacts.records.reference import Reference, strings
 from llmartifacts.records.version import Found
 from llmartifacts.registry import Registry
@@ -29,7 +29,7 @@ from llmartifacts.runtime.failures import Failures
 from llmartifacts.runtime.fetch import CachedBlobs
 from llmartifacts.runtime.load import check_fit, check_types
 from llmartifacts.runtime.selection import Selection, ask, confirm, from_lock
-from llmartifacts.runtime.spec import Spec, parse_spec
+from llmartifacts.runtime.spec import Spec, chosen_alias, parse_spec
 from llmartifacts.runtime.text_file import read_bounded, write_atomically
 
 Progress = Callable[[int, int], None]
@@ -79,7 +79,7 @@ def lock(
         ResolutionError: A component is missing, of the wrong kind, withdrawn, or does not fit; each is named.
         InvalidInput: The spec cannot be used.
     """
-    parsed = parse_spec(spec, bundle, alias or os.environ.get("LLMARTIFACTS_ALIAS"))
+    parsed = parse_spec(spec, bundle, chosen_alias(alias))
     return _checked(ask(registry, parsed), parsed).lock
 
 
@@ -131,16 +131,12 @@ def check(lockfile: Lockfile, registry: Registry) -> list[Difference]:
 def differences(before: Lockfile, after: Lockfile) -> list[Difference]:
     """What differs between two lockfiles, by name."""
     made = []
-    for name in sorted({*before.components, *after.components}):
+    for name, known in sorted({**before.components, **after.components}.items()):
         old, new = before.components.get(name), after.components.get(name)
         if old is None or new is None or old.digest != new.digest:
-            reference = (new or old or _nobody()).reference
-            made.append(Difference(name, reference, f"v{old.number}" if old else "", f"v{new.number}" if new else ""))
+            was, now = (f"v{locked.number}" if locked else "" for locked in (old, new))
+            made.append(Difference(name, known.reference, was, now))
     return made
-
-
-def _nobody() -> Any:
-    raise AssertionError("a name of one of two lockfiles is in neither")
 
 
 def upgrade(lockfile: Lockfile, registry: Registry, names: str | Sequence[str] = ()) -> Lockfile:
@@ -187,16 +183,18 @@ def install(
         ResolutionError: Something is missing or damaged; each component is named.
         Conflict: The directory holds something else.
         InvalidInput: No registry was given, and it is not frozen.
+        NotAllowed: The cache, or the directory, cannot be written.
     """
     if registry is None and not frozen:
         raise InvalidInput("install needs a registry", field="registry", next_step="Give one, or frozen=True.")
     target = None if directory is None else _target(Path(directory))
+    cache = BlobCache()
     upstream = None if frozen or registry is None else registry.backend.blobs
     # With a directory, what is cached already is copied from there, and the rest is fetched straight into it.
     blobs = (
-        CachedBlobs(BlobCache(), upstream=upstream)
+        CachedBlobs(cache, upstream=upstream)
         if target is None
-        else CachedBlobs(target, folder=BlobCache(), upstream=upstream)
+        else CachedBlobs(target, folder=cache, upstream=upstream)
     )
     spec = spec_of(lockfile)
     if upstream is None or registry is None:
@@ -204,6 +202,12 @@ def install(
     else:
         selection = confirm(registry, lockfile, spec, origin="the lockfile")
     done = _fetch_all(selection, blobs, target, Failures(spec), progress)
+    if not blobs.all_kept:
+        raise NotAllowed(
+            f"{(target or cache).root} cannot be written, so nothing would be there at the next start",
+            field="directory" if target is not None else "",
+            next_step="Ask for the right to write there, set LLMARTIFACTS_CACHE, or name a directory with --to.",
+        )
     if target is not None:
         write(lockfile, target.root / FILE_NAME)
     return done
@@ -219,14 +223,16 @@ def spec_of(lockfile: Lockfile) -> Spec[Any]:
 def _checked(selection: Selection, spec: Spec[Any]) -> Selection:
     failures = Failures(spec)
     check_types(spec, selection, failures)
-    check_fit(spec, selection, failures)
+    check_fit(selection, failures)
     failures.refuse()
     return selection
 
 
 def _named(lockfile: Lockfile, names: Sequence[str]) -> set[str]:
+    if not names:
+        return set(lockfile.components)
     found: set[str] = set()
-    for name in names or list(lockfile.components):
+    for name in names:
         fields = {f for f, locked in lockfile.components.items() if name in (f, locked.name)}
         if not fields:
             known = [*lockfile.components, *(c.name for c in lockfile.components.values())]
@@ -236,6 +242,7 @@ def _named(lockfile: Lockfile, names: Sequence[str]) -> set[str]:
                 name=name,
                 near=near_names(name, known),
                 field="names",
+                next_step=did_you_mean(name, known, f"It has {', '.join(lockfile.components)}."),
             )
         found |= fields
     return found

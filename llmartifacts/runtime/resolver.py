@@ -18,7 +18,7 @@ from llmartifacts.records.lock import FILE_NAME
 from llmartifacts.records.reference import Reference
 from llmartifacts.registry import Registry
 from llmartifacts.runtime.generation import Generation
-from llmartifacts.runtime.spec import parse_spec
+from llmartifacts.runtime.spec import chosen_alias, parse_spec
 from llmartifacts.runtime.start import Loaded, Place, Start
 from llmartifacts.runtime.task import Deadline, Task, check_seconds
 
@@ -98,7 +98,7 @@ class Resolver(Generic[T]):
         lockfile: str | os.PathLike[str] | None = None,
         frozen: bool = False,
     ) -> None:
-        self._spec = parse_spec(spec, bundle, alias or os.environ.get("LLMARTIFACTS_ALIAS") or None)
+        self._spec = parse_spec(spec, bundle, chosen_alias(alias))
         self._place = Place(registry)
         self._seconds = check_seconds(startup_timeout, "startup_timeout")
         self._max_stale = None if max_stale is None else check_seconds(max_stale, "max_stale")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import re
 import sys
 import types
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, cast
 
 from llmartifacts.errors import InvalidInput, InvalidReference, NotFound
-from llmartifacts.records.names import NAME, check_alias, near_names
+from llmartifacts.records.names import LATEST, NAME, check_alias, near_names
 from llmartifacts.records.reference import Reference
 
 T = TypeVar("T")
@@ -109,7 +110,7 @@ def parse_spec(
         InvalidInput: It is no such thing, a field's annotation cannot be evaluated, or a field has no reference.
         InvalidReference: A reference is malformed or has no selector, and there is no alias.
     """
-    if alias is not None and alias != "latest":
+    if alias is not None and alias != LATEST:
         check_alias(alias)
     if isinstance(spec, Mapping):
         if bundle is not None:
@@ -132,6 +133,11 @@ def parse_spec(
             next_step=f"Write @dataclass(frozen=True) above {spec.__name__}.",
         )
     return _from_dataclass(spec, bundle, alias)
+
+
+def chosen_alias(alias: str | None) -> str | None:
+    """The selector of references that have none: the one given, else `$LLMARTIFACTS_ALIAS`, else None."""
+    return alias or os.environ.get("LLMARTIFACTS_ALIAS") or None
 
 
 def parse_spec_text(words: Sequence[str]) -> type[Any] | dict[str, str]:
@@ -190,7 +196,7 @@ def _from_dataclass(spec: type[T], bundle: str | Reference | None, alias: str | 
             continue
         _check_field(field.name)
         annotation, references = _taken_apart(_evaluated(spec, field))
-        fields[field.name] = _field(spec, field, annotation)
+        fields[field.name] = _field(field, annotation)
         if bundle is None:
             wanted[field.name] = _selected(field.name, _the_one(field.name, references), alias)
         elif references:
@@ -211,7 +217,7 @@ def _the_one(name: str, references: list[str | Reference]) -> str | Reference:
     return references[0]
 
 
-def _field(spec: type[Any], field: dataclasses.Field[Any], annotation: Any) -> SpecField:
+def _field(field: dataclasses.Field[Any], annotation: Any) -> SpecField:
     has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
     arms = typing.get_args(annotation) if typing.get_origin(annotation) in _UNION else (annotation,)
     nullable = type(None) in arms

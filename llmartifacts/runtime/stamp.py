@@ -29,18 +29,18 @@ from typing import Literal, get_args
 from urllib.parse import quote, unquote
 
 from llmartifacts.errors import InvalidInput
+from llmartifacts.records.names import NAME
 
 Source = Literal["registry", "lockfile", "last-known-good"]
 
 MAX_LENGTH = 2048
 _MAX_WARNINGS = 512  # characters of the line that warnings may take
 _TEXT = r"(?:[A-Za-z0-9._~-]|%[0-9A-F]{2})+"
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _HEAD = re.compile(
-    rf"la1;(?P<project>{_NAME})@r(?P<revision>0|[1-9][0-9]{{0,18}});set=(?P<set>[0-9a-f]{{12}});(?P<source>[a-z-]+)"
+    rf"la1;(?P<project>{NAME})@r(?P<revision>0|[1-9][0-9]{{0,18}});set=(?P<set>[0-9a-f]{{12}});(?P<source>[a-z-]+)"
 )
 _COMPONENT = re.compile(
-    rf"(?P<field>{_TEXT})=(?P<name>{_NAME}):v(?P<number>[1-9][0-9]{{0,8}})@(?P<short>[0-9a-f]{{12}})"
+    rf"(?P<field>{_TEXT})=(?P<name>{NAME}):v(?P<number>[1-9][0-9]{{0,8}})@(?P<short>[0-9a-f]{{12}})"
 )
 _WARNING = re.compile(rf"!(?P<code>[a-z0-9-]+)(?:\.(?P<field>{_TEXT}))?")
 _LEFT_OUT = re.compile(r"\+(?P<count>[1-9][0-9]{0,8})")

@@ -112,7 +112,7 @@ class Start(Generic[T]):
         with task.step("looking for the last-known-good set"):
             known, why = self._recall()
         stand_in = None if known is None else lambda: self._from_known_good(task, known)
-        return self._first(task, lambda inner: self._fresh(inner, known), stand_in, why)
+        return self._first(lambda inner: self._fresh(inner, known), stand_in, why)
 
     def _fresh(self, task: Task[Loaded[T]], known: KnownGood | None) -> Loaded[T]:
         with ExitStack() as stack:
@@ -172,7 +172,7 @@ class Start(Generic[T]):
                 blobs = CachedBlobs(self.cache, folder=folder, upstream=upstream, watch=_watching(inner))
                 return self._load(inner, selection, blobs, "lockfile", self.failures)
 
-        return offline() if frozen else self._first(task, fresh, offline, "")
+        return offline() if frozen else self._first(fresh, offline, "")
 
     # --- shared
 
@@ -195,7 +195,6 @@ class Start(Generic[T]):
 
     def _first(
         self,
-        task: Task[Loaded[T]],
         work: Callable[[Task[Loaded[T]]], Loaded[T]],
         stand_in: Callable[[], Loaded[T]] | None,
         why: str,
@@ -232,7 +231,8 @@ class Start(Generic[T]):
             (error, error.__cause__) if isinstance(error, ResolutionError) else (self.failures.all(error), error)
         )
         told = made.message if is_final(made) or not why else f"{made.message}; {why}"
-        raise replace(made, message=told) from cause
+        places = self.place.locations()
+        raise replace(made, message=told, origin=places[0] if len(places) == 1 else "") from cause
 
     def _reason(self, fresh: Task[Loaded[T]]) -> BaseException:
         """Why the registry's set is not there."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -198,6 +199,7 @@ def _check_config(kind: Kind[Any], manifest: Manifest) -> None:
     line = kind.summary(config)
     _demand(line and "\n" not in line and len(line) <= MAX_SUMMARY, f"summary() is not one line: {line!r}")
     _demand(line.isprintable(), f"summary() has control characters: {line!r}")
+    _demand(isinstance(kind.text(config), str), "text() gives no text")
     for junk in ({"no-such-field": 1}, {**config, "no-such-field": 1}):
         problems = kind.check(junk)
         _demand(problems, f"check() takes {junk}")
@@ -215,6 +217,8 @@ def _check_hostile_configs(kind: Kind[Any], manifest: Manifest, files: FileView)
         with _OnlyTyped(f"config with {what}: summary"):
             line = kind.summary(config)
             _demand(line.isprintable() and len(line) <= 10 * MAX_SUMMARY, f"summary of {what} is not one clean line")
+        with _OnlyTyped(f"config with {what}: text"):
+            _demand(isinstance(kind.text(config), str), f"text of {what} is no text")
 
 
 def _check_hostile_files(kind: Kind[Any], manifest: Manifest, files: MemoryFiles) -> None:
@@ -242,7 +246,8 @@ def _check_imports(kind: Kind[Any]) -> None:
         f"import importlib, sys\nfor m in {modules!r}: importlib.import_module(m)\n"
         f"print(*[h for h in {HEAVY!r} if h in sys.modules])"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # the kind need not be installed
+    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)  # noqa: S603
     _demand(ran.returncode == 0, f"{modules} cannot be imported alone: {ran.stderr}")
     _demand(not ran.stdout.strip(), f"importing {modules} imports {ran.stdout.strip()}")
 

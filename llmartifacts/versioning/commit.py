@@ -40,7 +40,7 @@ def commit(
                 collections[draft.name] = collection
             row, created = _version(s, project, collection, draft, actor, now)
             move_latest(s, collection, row.version.number, revision=revision, at=now, actor=actor)
-            _describe(s, project_id, project, row, draft)
+            inputs = _describe(s, project_id, project, row, draft)
             audit.record(
                 s,
                 project_id,
@@ -52,7 +52,7 @@ def commit(
                 digest=row.version.digest,
                 created=created,
                 message=draft.message,
-                inputs=[str(i.reference) for i in draft.inputs],
+                inputs=inputs,
                 tags=dict(draft.tags),
             )
             targets += [Target(Reference(draft.name, project, number=row.version.number), a) for a in draft.aliases]
@@ -100,17 +100,20 @@ def _version(
     return VersionRow(version_id, collection.id, version), True
 
 
-def _describe(s: Session, project_id: int, project: str, row: VersionRow, draft: Draft) -> None:
-    """Edges, tags and the run: all outside identity, so known content may gain them."""
+def _describe(s: Session, project_id: int, project: str, row: VersionRow, draft: Draft) -> list[str]:
+    """Edges, tags and the run: all outside identity, so known content may gain them. Returns the inputs, pinned."""
     if draft.tags:
         versions.set_tags(s, row.id, draft.tags)
+    pinned = []
     for given in draft.inputs:
-        parent = versions.find(s, project_id, project, given.reference)
+        parent = versions.find_anywhere(s, project_id, project, given.reference)
+        pinned.append(str(parent.version.pinned))
         if parent.id != row.id:
             graph.add_edge(s, row.id, parent.id, given.relation, given.role)
     if draft.run:
         runs.require_running(s, project_id, project, draft.run)
         runs.attach(s, draft.run, row.id, "produced")
+    return pinned
 
 
 def _returned(s: Session, row: VersionRow, draft: Draft, created: bool) -> Version:

@@ -8,6 +8,7 @@ tmp/                 bytes on their way in
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from llmartifacts import plugins
+from llmartifacts.blobs.failures import storage_errors
 from llmartifacts.blobs.store import BlobStore
-from llmartifacts.errors import Conflict, Damaged, NotAllowed, NotFound
+from llmartifacts.errors import Conflict, Damaged, NotFound
 from llmartifacts.metadata import audit, projects, versions
 from llmartifacts.metadata.store import MetadataStore
 from llmartifacts.records.backend import Draft, PromotionRequest, Reading, Staging, Stats, Verification
@@ -57,14 +59,11 @@ class EmbeddedBackend:
             NotAllowed: It cannot be written, or lies on a network file system.
         """
         place = Path(os.path.abspath(path))
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            what = "a registry" if (place / DATABASE).exists() else "something"
-            raise Conflict(f"there is {what} at {place} already", field="location", next_step="Name another directory.")
-        try:
+        with storage_errors("make", place):
+            if _is_there(place) and (not place.is_dir() or any(place.iterdir())):
+                raise _taken(place)
             place.parent.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
-        except OSError as error:
-            raise NotAllowed(f"{place} cannot be made: {error.strerror}", field="location") from error
+            aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name[:64]}."))
         try:
             aside.chmod(0o755)
             database = plugins.load("metadata", "sqlite")(aside / DATABASE, create=True)
@@ -75,9 +74,10 @@ class EmbeddedBackend:
                     s, project_id, DEFAULT_PROJECT, actor=actor, verb="project", subject=DEFAULT_PROJECT, created=True
                 )
             store.close()
-            (aside / "blobs").mkdir()
-            (aside / "tmp").mkdir()
-            aside.rename(place)
+            with storage_errors("make", place):
+                (aside / "blobs").mkdir()
+                (aside / "tmp").mkdir()
+                _give_name(aside, place)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
@@ -92,9 +92,11 @@ class EmbeddedBackend:
             NewerFormat: It was written by a newer release.
         """
         place = Path(os.path.abspath(path))
-        if not (place / DATABASE).is_file():
-            below = place / ".llmartifacts"
-            near = (str(below),) if (below / DATABASE).is_file() else ()
+        with storage_errors("open", place):
+            there = _is_there(place / DATABASE)
+            around = () if there else (place / ".llmartifacts", *place.parents[:2])  # a level too high or too deep
+            near = tuple(str(p) for p in around if _is_there(p / DATABASE))[:1]
+        if not there:
             raise NotFound(
                 f"there is no registry at {place}",
                 what="registry",
@@ -261,6 +263,31 @@ class EmbeddedBackend:
         return verify.stats(self._parts, project)
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _taken(place: Path) -> Conflict:
+    if _is_there(place / DATABASE):
+        told, step = "a registry", "Use it as it is, or name another directory for a second one."
+    else:
+        told, step = "something", "Name another directory."
+    return Conflict(f"there is {told} at {place} already", field="location", next_step=step)
+
+
+def _give_name(aside: Path, place: Path) -> None:
+    try:
+        aside.rename(place)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _taken(place) from error  # somebody else was first
+        raise
+
+
 class _NamingBlobs:
     """The blob store, whose errors also name the versions that need the bytes."""
 
@@ -268,8 +295,9 @@ class _NamingBlobs:
         self._parts = parts
 
     def stage(self) -> AbstractContextManager[Staging]:
-        """Begin to add bytes."""
-        return self._parts.blobs.stage()
+        """Begin to add bytes. Raises `NotFound` where the registry is gone: nothing of it is made anew."""
+        with self._parts.metadata.reading():
+            return self._parts.blobs.stage()
 
     def read(self, blob: Blob) -> bytes:
         """The verified bytes, in memory."""

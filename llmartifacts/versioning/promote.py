@@ -14,6 +14,7 @@ from llmartifacts.metadata import aliases, audit, graph, projects, versions
 from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.projects import CollectionRow
 from llmartifacts.metadata.versions import VersionRow
+from llmartifacts.records.arguments import shown
 from llmartifacts.records.backend import PromotionRequest
 from llmartifacts.records.digest import Digest
 from llmartifacts.records.manifest import Manifest
@@ -55,7 +56,13 @@ def promote_in(
         GateRefused: A gate did not pass.
     """
     steps: list[tuple[CollectionRow, Moving]] = []
+    seen: set[tuple[str, str]] = set()
     for target in request.targets:
+        if (target.reference.name, target.alias) in seen:
+            raise InvalidReference(
+                f"{target.reference.name}:{target.alias} is named twice in one promotion", field="references"
+            )
+        seen.add((target.reference.name, target.alias))
         row = versions.find(s, project_id, project, target.reference)
         collection = projects.find_collection(s, project_id, target.reference.name)
         refuse_withdrawn(s, row)
@@ -152,10 +159,10 @@ def _expect(request: PromotionRequest, name: str, alias: str, now: int | None) -
     if request.expect is None or name not in request.expect:
         return
     wanted = request.expect[name]
-    number = None if wanted is None else version_number(str(wanted))
+    number = version_number(wanted) if isinstance(wanted, str) else None
     if wanted is not None and number is None:
         raise InvalidReference(
-            f"{wanted!r} is no version",
+            f"{shown(wanted)} is no version",
             field=f"expect.{name}",
             next_step="Write 'v1', or None for 'it does not exist'.",
         )

@@ -63,7 +63,7 @@ def _promotion(s: Session, project_id: int, project: str, identity: str) -> list
     if not found or found[0].id != identity:
         recent = "; ".join(str(p) for p in aliases.promotions(s, project_id, project, limit=5))
         raise NotFound(
-            f"there is no promotion {identity!r}",
+            f"there is no promotion {identity!r:.200}",
             what="promotion",
             name=identity,
             next_step=f"Recent: {recent or 'none'}.",
@@ -84,7 +84,11 @@ def _undo(s: Session, project_id: int, project: str, moves: Sequence[MoveRow], *
         this = promotion_id(project, moved.revision)
         if moved.undone_by is not None:
             other = promotion_id(project, moved.undone_by)
-            raise Conflict(f"{moved.name}:{moved.alias}: {this} was undone already, by {other}", field="target")
+            raise Conflict(
+                f"{moved.name}:{moved.alias}: {this} was undone already, by {other}",
+                field="target",
+                next_step=f"To go further back, roll back {moved.name}:{moved.alias}.",
+            )
         other = promotion_id(project, top[0].revision) if top else "a rollback"
         raise Conflict(
             f"{moved.name}:{moved.alias} has moved since {this}, by {other}",
@@ -126,7 +130,7 @@ def _go_to(
     """Go to a version that the alias once served: back over the stack to where it was, else a move of its own."""
     goal = versions.find(s, project_id, project, to).version.number
     if aliases.current(s, collection.id, alias).number == goal:
-        raise Conflict(f"{collection.name}:{alias} is v{goal} already", field="to")
+        raise Conflict(f"{collection.name}:{alias} is v{goal} already", field="to", next_step="Nothing has to move.")
     if not aliases.served(s, collection.id, alias, goal):
         raise Refused(
             f"{collection.name}:{alias} never was v{goal}, and a rollback goes to what was served before",

@@ -6,12 +6,15 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from llmartifacts.errors import InvalidInput
+from llmartifacts.errors import InvalidInput, TooLarge
 from llmartifacts.metadata import audit, projects, runs, versions
-from llmartifacts.records.canonical import plain_json
+from llmartifacts.records.canonical import canonical_bytes, plain_json
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.version import RunRecord
 from llmartifacts.versioning.parts import Parts
+
+MAX_PARAMETERS = 256 * 1024
+"""Bytes of a run's parameters."""
 
 
 def start_run(
@@ -19,6 +22,13 @@ def start_run(
 ) -> RunRecord:
     """Begin a run."""
     plain = plain_json(parameters, field="parameters")
+    size = len(canonical_bytes(plain, field="parameters"))
+    if size > MAX_PARAMETERS:
+        raise TooLarge(
+            f"the parameters take {size} bytes, the limit is {MAX_PARAMETERS}",
+            field="parameters",
+            next_step="Log what is large as files, and use that version in the run.",
+        )
     run = secrets.token_hex(8)
     with parts.metadata.writing() as s:
         project_id, _ = projects.ensure_project(s, project)
@@ -34,7 +44,7 @@ def use_in_run(parts: Parts, project: str, run: str, reference: Reference, *, ac
     with parts.metadata.writing() as s:
         project_id, _ = projects.find_project(s, project)
         runs.require_running(s, project_id, project, run)
-        row = versions.find(s, project_id, project, reference)
+        row = versions.find_anywhere(s, project_id, project, reference)
         runs.attach(s, run, row.id, "used")
         audit.record(
             s, project_id, project, actor=actor, verb="run", subject=run, status="used", used=str(row.version.pinned)

@@ -16,7 +16,7 @@ import pytest
 import typer
 
 import llmartifacts as la
-from llmartifacts.cli.demo import register
+from llmartifacts.cli.demo import demo as declared
 from llmartifacts.cli.demo.screen import Screen
 from llmartifacts.cli.demo.service import Service
 from llmartifacts.cli.demo.story import Story
@@ -87,6 +87,11 @@ def test_the_account_is_readable_in_eighty_columns_and_the_registry_can_be_kept(
         )
         assert said.returncode == 0, said.stderr
         assert said.stdout.strip()
+        if line.startswith("history"):
+            shown = re.findall(r"^   ((?:promotion|default@r\d).*)$", done.stdout, re.MULTILINE)
+            assert len(shown) == 4
+            for told, printed in zip(shown, said.stdout.splitlines(), strict=True):
+                assert printed.startswith(told)
         if line.startswith("state"):
             assert re.search(r"python-kb\s+v1\b|python-kb:v1\b", said.stdout)
     assert not re.search("error|Traceback", (tmp_path / "story" / "service.log").read_text(), re.IGNORECASE)
@@ -215,7 +220,7 @@ def test_starter_content_is_found_in_a_wheel_too(tmp_path: Path, monkeypatch: py
 
 def test_demo_is_a_command_with_help() -> None:
     app = typer.Typer()
-    register(app)
+    declared.add_to(app)
 
     assert [one.name for one in app.registered_commands] == ["demo"]
 

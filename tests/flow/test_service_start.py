@@ -19,7 +19,7 @@ from typing import Annotated
 import pytest
 
 import llmartifacts as la
-from llmartifacts.errors import ResolutionError
+from llmartifacts.errors import NotAllowed, ResolutionError
 from llmartifacts.registry import Registry
 from llmartifacts.runtime import lockfile as lockfiles
 from llmartifacts.runtime.stamp import parse_stamp
@@ -255,6 +255,19 @@ def test_a_read_only_cache_is_used_and_what_is_not_in_it_goes_aside(
         la.Resolver(Support, registry=location).start()
 
 
+def test_an_install_into_a_read_only_cache_is_refused_unless_all_is_there(
+    registry: Registry, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    there = lockfiles.lock({"agent": "support-agent:prod"}, registry)
+    both = lockfiles.lock({"agent": "support-agent:prod", "docs": "support-docs:prod"}, registry)
+    assert lockfiles.install(there, registry) > 0
+    deny_writing_below(cache, monkeypatch)
+    assert lockfiles.install(there, registry) > 0
+    with pytest.raises(NotAllowed, match="nothing would be there at the next start") as caught:
+        lockfiles.install(both, registry)
+    assert "LLMARTIFACTS_CACHE" in caught.value.hint()
+
+
 def deny_writing_below(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a read-only mount does; file modes would not stop root."""
     real_open, real_mkdir, real_rename, real_unlink = os.open, os.mkdir, os.rename, os.unlink
@@ -271,3 +284,11 @@ def deny_writing_below(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "open", refusing(real_open, lambda flags, *rest: bool(flags & writing)))
     for name, real in (("mkdir", real_mkdir), ("rename", real_rename), ("unlink", real_unlink)):
         monkeypatch.setattr(os, name, refusing(real, lambda *rest: True))
+
+
+def test_a_large_text_file_that_the_store_keeps_compressed_is_fetched(tmp_path: Path) -> None:
+    registry = la.init(tmp_path / "large")
+    text = b"a line of a corpus that compresses well\n" * 400_000  # past what the store reads in memory
+    registry.log("corpus", la.Files({"corpus.txt": text}), aliases="prod")
+    with la.Resolver({"corpus": "corpus:prod"}, registry=registry, startup_timeout=30) as resolver:
+        assert resolver.current.value["corpus"].read("corpus.txt") == text

@@ -36,6 +36,24 @@ class Bomb:
         return os.mkdir, (str(self.marker),)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def imported(tmp_path_factory):
+    """What is imported on first use is there before anybody listens: a module that is loaded is code that runs."""
+    place = tmp_path_factory.mktemp("good")
+    (place / "documents.jsonl").write_text('{"text": "a"}\n')
+    np.save(place / "vectors.npy", np.eye(1, 4, dtype="f4"))
+    value = KIND.read_source([place], {"model": "m"})
+    manifest, files = pack(KIND, value)
+    KIND.unpack(manifest.config, files)
+    (place / "vectors.npy").rename(place / "index.npz")
+    index = faiss.IndexFlatL2(4)
+    index.add(np.eye(1, 4, dtype="f4"))
+    faiss.write_index(index, str(place / "index.faiss"))
+    KIND.read_source([place], {"model": "m"})
+    with pytest.raises(InvalidInput):
+        VectorIndex.from_vectors(np.eye(2, 4), place / "index.npz", embedding=SPEC)
+
+
 @pytest.fixture(autouse=True)
 def nothing_ran(tmp_path):
     """Whatever a test does, the bomb does not go off and no pickle is loaded."""

@@ -40,6 +40,18 @@ def test_no_registry_at_all_says_how_to_make_one(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("wrong", [".", "r/blobs", "r/blobs/sha256"])
+def test_a_directory_too_high_or_too_deep_says_which_one_is_meant(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / ("r" if wrong != "." else ".llmartifacts")
+    la.init(place).close()
+    with pytest.raises(errors.NotFound) as caught:
+        la.connect(wrong)
+    assert caught.value.hint() == f"Did you mean {place}?"
+
+
 def test_init_leaves_alone_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(errors.Conflict):
@@ -56,9 +68,10 @@ def test_a_project_name_is_checked(tmp_path: Path) -> None:
         la.connect(tmp_path / "r", project="../x")
 
 
-def test_a_remote_address_is_a_typed_error(tmp_path: Path) -> None:
-    with pytest.raises(errors.Unreachable):
-        la.connect("https://registry.example")
+@pytest.mark.parametrize("address", ["https://registry.example", "s3://bucket/registry", "postgresql://host/db"])
+def test_an_address_is_no_path_and_a_typed_error(address: str) -> None:
+    with pytest.raises(errors.Unreachable, match="is a remote registry"):
+        la.connect(address)
 
 
 def test_the_actor_is_the_login_name_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

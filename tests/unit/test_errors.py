@@ -4,6 +4,7 @@ import inspect
 import json
 import pickle
 import re
+import traceback
 
 import pytest
 
@@ -53,6 +54,14 @@ def test_an_error_says_where_and_what_to_do(error):
     json.dumps(error.details(), allow_nan=False)
 
 
+def test_an_error_said_as_another_class_keeps_what_it_says_but_for_what_is_known_better(error):
+    made = InvalidValue.of(error)
+    assert type(made) is InvalidValue
+    assert str(made) == "it went wrong (field files[3].path, a.j2, line 12)"
+    assert made.hint() == "Do this."
+    assert str(InvalidValue.of(error, field="model", origin="")) == "it went wrong (field model)"
+
+
 def test_an_error_survives_a_trip_to_another_process(error):
     for made in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert type(made) is type(error)
@@ -71,7 +80,16 @@ def test_an_error_is_frozen_and_can_still_be_raised(error):
             raise first from ValueError("cause")
     assert caught.value is error
     assert isinstance(error.__cause__, ValueError)
-    assert error.__notes__ == ["a note"]
+    assert error.__notes__[-1] == "a note"
+
+
+def test_a_traceback_shows_the_hint_below_the_message(error):
+    shown = "".join(traceback.format_exception(error)).rstrip().split("\n")
+    assert (shown[-1] == f"hint: {error.hint()}") is bool(error.hint())
+
+
+def test_what_has_no_hint_has_no_note():
+    assert not hasattr(NotFound("no"), "__notes__")
 
 
 def test_replacing_a_field_keeps_the_others(error):

@@ -47,11 +47,6 @@ def demo(
         session.out.document(told)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    demo.add_to(app)
-
-
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
     """An empty directory, gone afterwards unless it is to be kept."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import shlex
+import shutil
+import sys
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
@@ -18,11 +22,13 @@ from llmartifacts.cli.demo.measure import measure
 from llmartifacts.cli.demo.screen import Screen
 from llmartifacts.cli.demo.service import Answer, Service
 from llmartifacts.cli.output import FAINT, NAME, WARN, Column
-from llmartifacts.cli.plain import size, version_text, when
+from llmartifacts.cli.plain import minute, version_text
+from llmartifacts.cli.promotion import why
 from llmartifacts.cli.starter import starter
 from llmartifacts.integrations.hashing import HashingEmbeddings
 from llmartifacts.packing import kind_named
 from llmartifacts.records.times import to_text
+from llmartifacts.records.wording import size
 
 DIMENSION = 512
 PASSAGES = 3
@@ -374,16 +380,16 @@ class Story:
         history = self.registry.history("python-kb:prod")
         s.table(
             [
-                Column("promotion", NAME),
+                Column("promotion", FAINT),
+                Column("when, UTC", FAINT),
+                Column("who", shrinks=True),
                 Column("what"),
-                Column("from"),
-                Column("to"),
-                Column("when", FAINT),
-                Column("who", FAINT, shrinks=True),
+                Column("from", right=True),
+                Column("to", NAME, right=True),
                 Column("why"),
             ],
             [
-                [h.promotion, h.verb, version_text(h.old), version_text(h.new), when(h.at), h.actor, h.reason]
+                [h.promotion, minute(h.at), h.actor, h.verb, version_text(h.old), version_text(h.new), why(h)]
                 for h in history
             ],
         )
@@ -423,10 +429,13 @@ class Story:
         s.step("Where to go next")
         if self.kept:
             s.shell(f"llmartifacts --registry {self.folder / 'registry'} ls")
+        if shutil.which("llmartifacts") is None:  # `make demo` runs it from an environment that is not active
+            s.shell(f". {shlex.quote(os.path.relpath(Path(sys.prefix) / 'bin' / 'activate'))}")
         s.shell(
             """
-            llmartifacts init
-            llmartifacts log prompt rag-answer rag_answer.j2
+            mkdir try-it && cd try-it
+            llmartifacts init --starter
+            llmartifacts log prompt rag-answer templates/rag_answer.j2
             llmartifacts promote rag-answer:v1 --to prod
             llmartifacts --help
             """

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from llmartifacts.errors import InvalidValue
-from llmartifacts.records.names import near_names
+from llmartifacts.records.names import did_you_mean
 
 FIELDS = ("id", "input", "expected_output", "metadata", "split")
 # fmt: off
@@ -64,11 +64,10 @@ def find_fields(
                 next_step=f"Fields: {', '.join(FIELDS)}. Other columns are kept by themselves.",
             )
         if column is not None and not (isinstance(column, str) and column in names):
-            near = near_names(str(column), names)
             raise InvalidValue(
                 f"there is no column {column!r}",
                 field=f"columns.{field}",
-                next_step=f"Did you mean {' or '.join(near)}?" if near else f"Columns: {_listed(names)}.",
+                next_step=did_you_mean(column, names, f"Columns: {_listed(names)}."),
             )
     found = {field: column for field, column in given.items() if column is not None}
     taken = set(found.values())
@@ -86,7 +85,7 @@ def find_fields(
         raise InvalidValue(
             "no column is known to be the input",
             field="columns.input",
-            next_step=f"Name it: columns={{'input': '…'}}. Columns: {_listed(names)}.",
+            next_step=f"Name it: columns={{'input': '…'}}, or -o input=… in the shell. Columns: {_listed(names)}.",
         )
     return {field: found[field] for field in FIELDS if field in found}
 

@@ -21,6 +21,7 @@ from llmartifacts.kinds.eval_dataset.sources import LIMITS, Origin, suffix_of, t
 from llmartifacts.kinds.eval_dataset.value import EvalDataset
 from llmartifacts.records.diff import Diff
 from llmartifacts.records.manifest import Manifest
+from llmartifacts.records.wording import counted
 
 ITEMS = "items.jsonl"
 SHOWN = 5
@@ -136,7 +137,7 @@ class EvalDatasetKind(Kind[EvalDataset]):
     def summary(self, config: Mapping[str, Any]) -> str:
         """Such as `1,319 items; input: question, expected_output: answer; splits: dev 132, test 1,187`."""
         parsed = cast(EvalDatasetConfig, self.parse(config))
-        told = [f"{parsed.count:,} item{'s' * (parsed.count != 1)}"]
+        told = [counted(parsed.count, "item")]
         told.append(", ".join(f"{f}: {parsed.fields[f]:.40}" for f in FIELDS if f in parsed.fields))
         if parsed.splits:
             shown = [f"{name:.40} {n:,}" for name, n in sorted(parsed.splits.items())[:SHOWN]]

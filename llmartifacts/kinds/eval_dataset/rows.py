@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, TypeGuard
 from llmartifacts.errors import InvalidInput, InvalidManifest, InvalidValue, TooLarge
 from llmartifacts.kinds.eval_dataset.fields import find_fields, may_be_id
 from llmartifacts.kinds.eval_dataset.sources import Limits, Origin, Row
-from llmartifacts.records.canonical import MAX_DEPTH, MAX_INTEGER, canonical_bytes, check_json
-from llmartifacts.records.names import near_names
+from llmartifacts.records.canonical import MAX_DEPTH, MAX_INTEGER, canonical_bytes, check_json, check_key, decode_json
+from llmartifacts.records.names import did_you_mean
 
 ID = "id"
 SOURCE_ID = "source_id"
@@ -120,12 +120,7 @@ def _key_columns(id_from: Sequence[str] | None, names: Mapping[str, None]) -> tu
     wanted = (id_from,) if isinstance(id_from, str) else tuple(id_from)
     for name in wanted:
         if name not in names:
-            near = near_names(str(name), names)
-            raise InvalidValue(
-                f"there is no column {name!r}",
-                field="id_from",
-                next_step=f"Did you mean {' or '.join(near)}?" if near else "",
-            )
+            raise InvalidValue(f"there is no column {name!r}", field="id_from", next_step=did_you_mean(name, names))
     if not wanted:
         raise InvalidValue("id_from names no column", field="id_from")
     return wanted
@@ -153,7 +148,7 @@ class _Finish:
                 f"the id {found!r:.80} appears twice, first at {self._seen[found]}",
                 field=column or ID,
                 origin=str(origin),
-                next_step="Ids name items: make them unique, or derive them: columns={'id': None}.",
+                next_step=f"Ids name items: make them unique, or derive them: {_without('id')}.",
             )
         self._seen[found] = origin
         if column != ID and ID in row:
@@ -178,7 +173,7 @@ class _Finish:
                 f"metadata is {json_type(row[column])}, not an object",
                 field=column,
                 origin=str(origin),
-                next_step="Keep it as a column of its own: columns={'metadata': None}.",
+                next_step=f"Keep it as a column of its own: {_without('metadata')}.",
             )
         column = self._fields.get("split", "")
         split = row.get(column)
@@ -190,7 +185,7 @@ class _Finish:
                     f"more than {MAX_SPLITS} splits",
                     field=column,
                     origin=str(origin),
-                    next_step="This column is no split: columns={'split': None}.",
+                    next_step=f"This column is no split: {_without('split')}.",
                 )
 
     def _given(self, row: dict[str, Any], column: str, origin: Origin) -> str:
@@ -216,6 +211,10 @@ class _Finish:
         return base if not times else f"{base}-{times + 1}"
 
 
+def _without(field: str) -> str:
+    return f"columns={{{field!r}: None}}, or -o {field}=- in the shell"
+
+
 def check_id(value: Any, *, field: str, origin: str) -> str:
     """Refuse what cannot be an item's id.
 
@@ -235,7 +234,7 @@ def check_id(value: Any, *, field: str, origin: str) -> str:
     else:
         return value
     raise InvalidValue(
-        problem, field=field, origin=origin, next_step="Give every item an id, or derive them: columns={'id': None}."
+        problem, field=field, origin=origin, next_step=f"Give every item an id, or derive them: {_without('id')}."
     )
 
 
@@ -250,7 +249,7 @@ def check_split(value: Any, *, field: str = "split", origin: str = "") -> str:
             f"{value!r:.60} is not the name of a split",
             field=field,
             origin=origin,
-            next_step="Use short text, or keep it as a column of its own: columns={'split': None}.",
+            next_step=f"Use short text, or keep it as a column of its own: {_without('split')}.",
         )
     return value
 
@@ -277,7 +276,7 @@ def plain_row(values: Any, origin: Origin, id_column: str | None = None) -> dict
             if made is not None:
                 row[name] = made
     except InvalidInput as error:
-        raise InvalidValue(error.message, field=error.field, origin=str(origin), next_step=error.next_step) from None
+        raise InvalidValue.of(error, origin=str(origin)) from None
     return row
 
 
@@ -314,9 +313,7 @@ def _plain(value: Any, field: str, depth: int) -> Any:
             raise InvalidValue(f"nested deeper than {MAX_DEPTH} levels", field=field)
         made = {}
         for key, item in value.items():
-            if type(key) is not str:
-                raise InvalidValue(f"the key {key!r:.60} is not text", field=field)
-            check_json(key, field=f"{field} (key {key!a:.60})")
+            check_key(key, field=field)
             made[key] = _plain(item, f"{field}.{key}", depth + 1)
         return made
     elif kind is list or kind is tuple:
@@ -367,13 +364,9 @@ def parse_document(text: str, origin: str) -> Any:
         InvalidValue: Not JSON, duplicate keys, NaN, or nested too deep.
     """
     try:
-        return _DECODER.decode(text)
+        return decode_json(text)
     except InvalidManifest as error:
-        raise InvalidValue(error.message, field=error.field, origin=origin, next_step=error.next_step) from None
-    except RecursionError:
-        raise InvalidValue(f"nested deeper than {MAX_DEPTH} levels", origin=origin) from None
-    except ValueError as error:
-        raise InvalidValue(f"not JSON: {error}", origin=origin) from None
+        raise InvalidValue.of(error, origin=origin) from None
 
 
 def json_type(value: Any) -> str:
@@ -393,28 +386,3 @@ _TYPES: tuple[tuple[type, str], ...] = (
     (dict, "object"),
     (type(None), "null"),
 )
-
-
-def first_twice(names: Iterable[str]) -> str:
-    """The first name that was there before; empty if each is there once."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return ""
-
-
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        twice = first_twice(name for name, _ in pairs)
-        raise InvalidManifest(f"the key {twice!r:.60} appears twice", field=twice)
-    return made
-
-
-def _no_constant(name: str) -> Any:
-    raise InvalidManifest(f"{name} is not a JSON number", next_step="Leave it out, or use null.")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant)

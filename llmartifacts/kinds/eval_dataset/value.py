@@ -25,14 +25,12 @@ from llmartifacts.kinds.eval_dataset.rows import ID
 from llmartifacts.kinds.eval_dataset.schema import Column, infer
 from llmartifacts.kinds.eval_dataset.sources import LIMITS, Limits, Origin, Row
 from llmartifacts.records.canonical import canonical_bytes
-from llmartifacts.records.names import near_names
+from llmartifacts.records.names import did_you_mean, near_names
 
 if TYPE_CHECKING:
     from llmartifacts.kinds.eval_dataset.drift import Drift
 
 ColumnMap = Mapping[str, str | None]
-NEAR = 10_000
-"""Ids among which a mistyped one is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +375,7 @@ class EvalDataset:
     def _at(self, item_id: str) -> int:
         found = self._places.get(item_id)
         if found is None:
-            near = near_names(str(item_id), self.ids[:NEAR])
+            near = near_names(str(item_id), self.ids)
             raise NotFound(f"no item {item_id!r:.80}", what="item", name=str(item_id), near=near)
         return found
 
@@ -446,9 +444,7 @@ class EvalDataset:
         """
         bounds = splits.bounds_of(fractions)
         if by is not None and by not in self.schema:
-            near = near_names(str(by), self.schema)
-            hint = f"Did you mean {' or '.join(near)}?" if near else ""
-            raise InvalidValue(f"there is no column {by!r:.60}", field="by", next_step=hint)
+            raise InvalidValue(f"there is no column {by!r:.60}", field="by", next_step=did_you_mean(by, self.schema))
         column = self.fields.get("split", "split")
         if "split" not in self.fields and column in self.schema:
             raise InvalidValue("the column 'split' holds something else", field="split")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from llmartifacts.kinds.prompt.value import Prompt
 from llmartifacts.records.canonical import parse_json
 from llmartifacts.records.diff import Diff, diff_json
 from llmartifacts.records.manifest import Manifest
+from llmartifacts.records.wording import printable
 
 OPTIONS = ("helpers", "jinja", "model", "parameters", "revision", "template_format")
+_SHOWN = frozenset({"type", "template_format", "template", "messages", "variables"})
+"""Fields of a config that its summary or its lines show."""
 
 
 class PromptKind(Kind[Prompt]):
@@ -34,11 +38,7 @@ class PromptKind(Kind[Prompt]):
 
     def unpack(self, config: Mapping[str, Any], files: FileView) -> Prompt:
         """The prompt; its templates are read at first use."""
-        parsed = self.parse(config)
-        problem = _problem(parsed) if isinstance(parsed, PromptConfig) else ""
-        if problem:
-            field, _, what = problem.partition(": ")
-            raise InvalidValue(f"prompt config: {what}", field=f"config.{field}")
+        self._refuse_odd(config)
         return Prompt.from_config(config)
 
     def check(self, config: Mapping[str, Any]) -> list[str]:
@@ -47,6 +47,13 @@ class PromptKind(Kind[Prompt]):
         if not problems and (problem := _problem(PromptConfig.model_validate(config))):
             problems.append(problem)
         return problems
+
+    def _refuse_odd(self, config: Mapping[str, Any]) -> None:
+        parsed = self.parse(config)
+        problem = _problem(parsed) if isinstance(parsed, PromptConfig) else ""
+        if problem:
+            field, _, what = problem.partition(": ")
+            raise InvalidValue(f"prompt config: {what}", field=f"config.{field}")
 
     def diff(self, before: Manifest, after: Manifest, files: tuple[FileView, FileView]) -> Diff:
         """Changed fields, and the templates line by line."""
@@ -59,6 +66,7 @@ class PromptKind(Kind[Prompt]):
 
     def summary(self, config: Mapping[str, Any]) -> str:
         """Such as `chat of 2 messages, jinja2, needs question, openai/gpt-4-turbo`."""
+        self.parse(config)  # an altered config is a typed error, as everywhere
         messages = config.get("messages") or ()
         shape = f"chat of {len(messages)} message{'s' * (len(messages) != 1)}" if config["type"] == "chat" else "text"
         told = [shape, str(config["template_format"])]
@@ -70,7 +78,14 @@ class PromptKind(Kind[Prompt]):
             told.append(f"{len(config['tools'])} tools")
         if config.get("model"):
             told.append(f"{config['model']['provider']}/{config['model']['name']}")
-        return ", ".join(told)
+        return printable(", ".join(told))
+
+    def text(self, config: Mapping[str, Any]) -> str:
+        """The template or the messages; before them whatever else there is, one field a line."""
+        self._refuse_odd(config)
+        rest = {key: value for key, value in config.items() if key not in _SHOWN}
+        lines = [f"{key}: {json.dumps(rest[key], ensure_ascii=False)}" for key in sorted(rest)]
+        return "\n".join([*lines, *([""] if lines else []), *_lines(config)])
 
     def read_source(self, paths: Sequence[Path], options: Mapping[str, str]) -> Prompt:
         """Read one template, YAML or LangChain file.

@@ -29,6 +29,10 @@ _STRUCTURED = (*_YAML, ".json")
 def read_file(path: str | os.PathLike[str], *, template_format: str | None, fields: Mapping[str, Any]) -> Prompt:
     """Read a prompt; see `Prompt.from_file`."""
     file = Path(path)
+    if file.is_dir():
+        raise InvalidValue(
+            "a prompt is one file, and this is a folder", field="path", origin=str(file), next_step="Name the file."
+        )
     if file.suffix in _YAML or (file.suffix == ".json" and template_format is None):
         document = read_document(file)
         if isinstance(document, dict) and document.keys() & {"lc", "_type", "input_variables"}:
@@ -41,9 +45,15 @@ def read_file(path: str | os.PathLike[str], *, template_format: str | None, fiel
             f"the suffix {file.suffix!r} does not say the template's format",
             field="template_format",
             origin=str(file),
-            next_step="Say template_format=jinja2, f-string or mustache; or name the file .j2 or .mustache.",
+            next_step="Say template_format=jinja2, f-string or mustache, or -o template_format=… in the shell; "
+            "or name the file .j2 or .mustache.",
         )
-    return Prompt(_text(file), template_format=form, origin=str(file), **check_fields(fields))
+    text = _text(file)
+    if not text.strip():
+        raise InvalidValue(
+            "the template is empty", field="template", origin=str(file), next_step="Save the file, then log it."
+        )
+    return Prompt(text, template_format=form, origin=str(file), **check_fields(fields))
 
 
 def read_langchain(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> Prompt:

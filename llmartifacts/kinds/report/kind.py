@@ -229,7 +229,7 @@ def _read_items(stream: BinaryIO, count: int) -> Iterable[ItemScore]:
         try:
             yield _item(parse_json(line, origin=origin), "item")
         except LlmartifactsError as error:
-            raise InvalidValue(error.message, field=error.field, origin=origin) from None
+            raise InvalidValue.of(error, origin=origin) from None
 
 
 def _moved(before: Sequence[ItemScore], after: Sequence[ItemScore]) -> Iterable[Change]:

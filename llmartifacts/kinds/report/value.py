@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from llmartifacts.errors import InvalidReference, InvalidValue, LlmartifactsError, NotFound
-from llmartifacts.kinds.disk import AnyPath, find_regular, open_regular
+from llmartifacts.kinds.disk import AnyPath, find_regular, read_regular
 from llmartifacts.records.canonical import parse_json, plain_json
 from llmartifacts.records.digest import Digest, parse_digest
 from llmartifacts.records.names import near_names
@@ -224,7 +224,7 @@ class Report:
             return from_body(body)
         except InvalidValue as error:
             where = error.field.removeprefix("config.")
-            raise InvalidValue(error.message, field=where, origin=origin, next_step=error.next_step) from None
+            raise InvalidValue.of(error, field=where, origin=origin) from None
 
     @classmethod
     def from_file(cls, path: AnyPath) -> Report:
@@ -236,8 +236,7 @@ class Report:
             NotFound: There is no such file.
             TooLarge: More than 512 MiB.
         """
-        with open_regular(find_regular(path, field="path")) as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = read_regular(find_regular(path, field="path"), MAX_BYTES, field="path")
         return cls.from_json(parse_json(data, origin=str(path), max_bytes=MAX_BYTES), origin=str(path))
 
 
@@ -298,7 +297,7 @@ def _digest(value: Any, where: str) -> None:
     try:
         parse_digest(value, field=where)
     except InvalidReference as error:
-        raise InvalidValue(error.message, field=where, next_step=error.next_step) from None
+        raise InvalidValue.of(error) from None
 
 
 def _number(value: Any, where: str) -> float:
@@ -320,11 +319,11 @@ def _time(value: Any, where: str) -> str:
     try:
         return to_text(parse_time(value, field=where))
     except LlmartifactsError as error:
-        raise InvalidValue(error.message, field=where, next_step=error.next_step) from None
+        raise InvalidValue.of(error) from None
 
 
 def _plain(value: Any, where: str) -> Any:
     try:
         return plain_json(value, field=where)
     except LlmartifactsError as error:
-        raise InvalidValue(error.message, field=error.field or where, next_step=error.next_step) from None
+        raise InvalidValue.of(error, field=error.field or where) from None

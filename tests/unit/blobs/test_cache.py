@@ -65,6 +65,12 @@ def test_the_cache_alone_is_a_source_of_verified_bytes(cache: BlobCache) -> None
         assert source.read(blob) == source.path(blob).read_bytes() == data
 
 
+def test_a_cached_blob_is_found_by_its_digest_alone(cache: BlobCache) -> None:
+    assert cache.find(BLOB.digest) is None
+    cache.put(BLOB, DATA)
+    assert cache.find(BLOB.digest) == BLOB
+
+
 def test_what_is_not_cached_is_missing_and_named(cache: BlobCache) -> None:
     assert cache.get(BLOB) is None
     for call in (cache.read, cache.open, cache.path):

@@ -138,7 +138,7 @@ def test_an_error_of_hostile_text_is_shown_and_not_obeyed(capsys: pytest.Capture
         (["lineage", "a", "--up", "--down"], "--down", "Give one of them."),
         (["rollback", "a:b", "--whole", "--to", "v1", "--reason", "r"], "--to", "Give one of them."),
         (["rollback", "p@r1", "--to", "v1", "--reason", "r"], "--to", "Leave out --to."),
-        (["promote", "a:v1", "--to", "b", "--expect", "v1"], "--expect", "Write --expect key=value."),
+        (["promote", "a:v1", "--to", "b", "--expect", "v1"], "--expect", "Write --expect NAME=vN."),
         (["ls", "a", "--kind", "prompt"], "--kind", "Leave out the name."),
         (["ls", "--before", "v1"], "NAME", "Name the collection."),
         (["ls", "a", "--before", "prod"], "--before", "Write it like v12."),

@@ -6,11 +6,10 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmartifacts.cli.plain import clean, counted, dumps, one_line, plain, size
+from llmartifacts.cli.plain import clean, dumps, one_line, plain
 from llmartifacts.errors import NotFound
 from llmartifacts.records.manifest import Manifest
 from llmartifacts.records.policy import Verdict
@@ -97,26 +96,3 @@ def test_a_version_says_its_reference_and_a_manifest_is_its_document() -> None:
 def test_an_error_inside_a_record_keeps_its_code_and_hint() -> None:
     made = plain((NotFound("no x", near=("y",)),))[0]
     assert (made["code"], made["message"], made["hint"]) == ("not_found", "no x", "Did you mean y?")
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (9_949, "9.9 kB"),
-        (9_999, "10 kB"),
-        (999_499, "999 kB"),
-        (999_999, "1.0 MB"),
-        (768_000_000, "768 MB"),
-        (2.5e12, "2.5 TB"),
-        (4e18, "4000 PB"),
-    ],
-)
-def test_sizes_read_well(count: float, text: str) -> None:
-    assert size(count) == text
-
-
-def test_one_is_not_many() -> None:
-    assert [counted(n, "file") for n in (0, 1, 1200)] == ["0 files", "1 file", "1,200 files"]

@@ -156,7 +156,7 @@ def test_show_says_what_a_version_is_and_where_it_stands(story: Cli) -> None:
         "docs.txt",
         "12 B",
         "led to",
-        "derived_from  kb:v1",
+        "source of  kb:v1",
     ):
         assert word in text
     assert "came from" in story("show", "kb").out
@@ -289,6 +289,9 @@ def test_tags_are_set_removed_and_shown(story: Cli) -> None:
 
 def test_lineage_is_written_in_four_ways(story: Cli) -> None:
     assert "└─ derived_from: docs:v2" in story("lineage", "kb:prod").out
+    assert "└─ source of: kb:v2" in story("lineage", "docs:v2", "--down").out
+    assert "--down" in story("lineage", "docs:v1").out
+    assert "--up" in story("lineage", "kb:v1", "--down").out
     assert "kb:v1" in story("lineage", "docs:v1", "--down").out
     assert story("lineage", "kb", "--format", "mermaid").out.startswith("flowchart BT\n")
     assert story("lineage", "kb", "--up", "--format", "html").out.startswith("<!doctype html>")
@@ -433,13 +436,22 @@ def test_install_makes_a_folder_that_needs_no_registry(story: Cli, tmp_path: Pat
 # --- hostile text
 
 
-def test_a_message_that_holds_escape_sequences_and_markup_is_shown_as_text(cli: Cli, log: Log) -> None:
+def test_a_message_that_holds_markup_and_unseen_characters_is_shown_as_text(cli: Cli, log: Log) -> None:
     cli("init")
-    hostile = "[red]\x1b[2J\x1b]0;owned\x07\u202e[/red]"
+    hostile = "[red]\u202e[/red] two\nlines"
     log("docs", "text", "--message", hostile)
     for line in (("ls", "docs"), ("show", "docs"), ("history", "docs")):
-        shown = cli(*line).out
-        assert r"[red]\x1b[2J\x1b]0;owned\x07\u202e[/red]" in shown
+        assert r"[red]\u202e[/red] two" in cli(*line).out
     for line in (("show", "docs", "--json"), ("ls", "docs", "--json")):
-        assert not {"\x1b", "\x07", "\u202e"} & set(cli(*line).out)
+        assert "\u202e" not in cli(*line).out
     assert cli("show", "docs", "--json").json["version"]["message"] == hostile
+
+
+def test_a_message_that_holds_escape_sequences_is_refused_and_nothing_is_logged(cli: Cli, log: Log) -> None:
+    cli("init")
+    log("docs", "text")
+    refused = cli("tag", "docs:v1", "note=\x1b[2J", expect=2)
+    assert "\x1b" not in refused.out + refused.err
+    refused = cli("yank", "docs:v1", "--reason", "\x1b]0;owned\x07", expect=2)
+    assert "\x1b" not in refused.out + refused.err
+    assert "control characters" in refused.err

@@ -15,7 +15,7 @@ from llmartifacts.errors import (
     TooLarge,
 )
 from llmartifacts.kinds import disk
-from llmartifacts.kinds.files import External, Files, FilesKind, human_bytes
+from llmartifacts.kinds.files import External, Files, FilesKind
 from llmartifacts.testing.kinds import MemoryFiles, pack
 
 KIND = FilesKind()
@@ -167,6 +167,13 @@ def test_text_is_refused_because_it_could_be_content_or_a_path():
         Files({"a": "hello"})
     assert caught.value.field == "files.a"
     assert "bytes" in caught.value.hint()
+
+
+@pytest.mark.parametrize("given", ["folder", b"bytes", ["a.txt"]])
+def test_what_is_no_mapping_is_refused_and_from_path_is_named(given):
+    with pytest.raises(InvalidValue, match="no mapping of paths") as caught:
+        Files(given)
+    assert "Files.from_path" in caught.value.hint()
 
 
 def test_a_folder_where_a_file_is_wanted_is_refused(tmp_path):
@@ -380,14 +387,6 @@ def test_the_config_stays_small_whatever_the_number_of_suffixes():
     manifest, _ = pack(KIND, Files({f"f.{i}": b"" for i in range(500)}))
     assert len(manifest.config["suffixes"]) == 12
     assert KIND.check(manifest.config) == []
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (10**18, "1000.0 PB")],
-)
-def test_sizes_read_well(size, text):
-    assert human_bytes(size) == text
 
 
 def test_the_difference_shows_lines_of_small_text_and_digests_of_the_rest():

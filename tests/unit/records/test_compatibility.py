@@ -310,7 +310,7 @@ def test_a_kind_that_is_not_installed_cannot_be_told():
     part = Manifest.build("knowledge_graph", {"nodes": 3})
     assert rules(judge({"graph": part}, {"llm": LLM})) == {("kind-unknown", "inconclusive")}
     manifest, parts = bundle({"graph": part}, {"llm": LLM})
-    assert check_set([Member("stack", manifest)], parts, known={"knowledge_graph"}) == []
+    assert check_set([Member("stack", manifest)], parts, installed="knowledge_graph".__eq__) == []
     assert check_set([Member("graph", part)], {}) == []
 
 

@@ -11,6 +11,7 @@ from llmartifacts.records.names import (
     check_path,
     check_paths,
     check_tag,
+    did_you_mean,
     is_alias,
     near_names,
     version_number,
@@ -185,3 +186,9 @@ def test_near_names_are_given_best_first_and_another_case_comes_first():
     assert near_names("zzz", known) == ()
     assert near_names("x", []) == ()
     assert len(near_names("support", known, limit=1)) <= 1
+
+
+def test_a_hint_names_what_is_near_or_says_something_else():
+    assert did_you_mean("promt", ["prompt", "files"]) == "Did you mean prompt?"
+    assert did_you_mean(7, ["prompt"], "Kinds: prompt.") == "Kinds: prompt."
+    assert did_you_mean("zzz", []) == ""

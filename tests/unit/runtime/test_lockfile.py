@@ -79,6 +79,13 @@ def test_a_lock_has_the_digests_of_one_revision_and_is_read_back(registry: Regis
     assert lockfiles.lock({"kb": "kb"}, registry, alias="latest").components["kb"].number == 2
 
 
+def test_an_alias_variable_that_is_set_and_empty_is_no_alias(registry: Registry, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LLMARTIFACTS_ALIAS", "")
+    assert lockfiles.lock(BOTH, registry).components.keys() == BOTH.keys()
+    monkeypatch.setenv("LLMARTIFACTS_ALIAS", "latest")
+    assert lockfiles.lock({"kb": "kb"}, registry).components["kb"].number == 2
+
+
 def test_locking_what_cannot_start_is_refused(registry: Registry):
     @dataclass(frozen=True)
     class Wrong:

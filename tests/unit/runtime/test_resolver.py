@@ -248,7 +248,7 @@ def test_components_that_do_not_fit_are_refused_and_the_ones_concerned_named(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ):
     def rule(severity: str) -> Callable[..., list[Problem]]:
-        def check(members, parts):
+        def check(members, parts, installed):
             (kb,) = [m for m in members if m.collection == "kb"]
             return [Problem("index-dimension", severity, (kb.manifest.digest,), "384 is not 768", "Rebuild it.")]  # type: ignore[arg-type]
 

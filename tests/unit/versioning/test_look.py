@@ -65,6 +65,23 @@ def test_versions_are_filtered_by_tags(short: Any) -> None:
     assert [v.number for v in short.backend.versions("default", "a", tags={"team": "x", "lang": "de"})] == [1]
 
 
+def test_tagged_versions_come_newest_first_and_by_page_whatever_other_collections_carry(short: Any) -> None:
+    for i in range(6):
+        short.log("b", str(i), tags={"team": "x"})
+        short.log("a", str(i), tags={"team": "x", "even": "yes"} if i % 2 else {"team": "y"})
+    short.backend.tag("default", R("a:v1"), set={"team": "x"}, remove=[], actor="ann")
+
+    def page(tags: dict[str, str], **more: int) -> list[int]:
+        return [v.number for v in short.backend.versions("default", "a", tags=tags, **more)]
+
+    assert page({"team": "x"}) == [6, 4, 2, 1]
+    assert page({"team": "x"}, limit=2) == [6, 4]
+    assert page({"team": "x"}, limit=2, before=4) == [2, 1]
+    assert page({"team": "x", "even": "yes"}, before=99) == [6, 4, 2]
+    assert page({"even": "yes", "team": "x"}, before=3) == [2]
+    assert page({"team": "z"}) == []
+
+
 def test_a_tag_is_set_changed_removed_and_audited(short: Any) -> None:
     short.log("a", "1", tags={"x": "1"})
     version = short.backend.tag("default", R("a:v1"), set={"y": "2", "x": "3"}, remove=["z"], actor="ann")

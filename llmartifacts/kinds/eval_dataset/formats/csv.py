@@ -17,7 +17,7 @@ from llmartifacts.kinds.disk import AnyPath
 from llmartifacts.kinds.eval_dataset.rows import ID, parse_document
 from llmartifacts.kinds.eval_dataset.sources import Limits, Origin, Row, name_of, reading, replacing, text_lines
 from llmartifacts.records.canonical import canonical_bytes
-from llmartifacts.records.names import near_names
+from llmartifacts.records.names import did_you_mean
 
 if TYPE_CHECKING:
     from llmartifacts.kinds.eval_dataset.value import EvalDataset
@@ -182,8 +182,7 @@ def _known(names: Sequence[str], header: Sequence[str]) -> tuple[str, ...]:
     wanted = (names,) if isinstance(names, str) else tuple(names)
     for name in wanted:
         if name not in header:
-            near = near_names(str(name), header)
-            hint = f"Did you mean {' or '.join(near)}?" if near else f"Columns: {', '.join(header[:20])}."
+            hint = did_you_mean(name, header, f"Columns: {', '.join(header[:20])}.")
             raise InvalidValue(f"there is no column {name!r:.60}", field="json_columns", next_step=hint)
     return wanted
 
@@ -192,6 +191,4 @@ def _json(text: str, column: str, origin: Origin) -> Any:
     try:
         return parse_document(text, str(origin))
     except InvalidValue as error:
-        raise InvalidValue(
-            error.message, field=error.field or column, origin=str(origin), next_step=error.next_step
-        ) from None
+        raise InvalidValue.of(error, field=error.field or column) from None

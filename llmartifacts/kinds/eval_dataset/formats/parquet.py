@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import datetime
 import decimal
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmartifacts.errors import InvalidValue, MissingExtra, TooLarge
 from llmartifacts.kinds.disk import AnyPath, find_regular, open_regular
-from llmartifacts.kinds.eval_dataset.rows import ID, first_twice, parse_document
+from llmartifacts.kinds.eval_dataset.rows import ID, parse_document
 from llmartifacts.kinds.eval_dataset.sources import MIB, Limits, Origin, Row, name_of, replacing
 from llmartifacts.records.canonical import canonical_bytes
 
@@ -151,9 +152,9 @@ def _check_size(metadata: Any, size: int, name: str, limits: Limits) -> None:
 
 
 def _columns(schema: Any, name: str) -> frozenset[str]:
-    twice = first_twice(schema.names)
-    if twice:
-        raise InvalidValue(f"the column {twice!r:.60} appears twice", field="header", origin=name)
+    for column, times in Counter(schema.names).items():
+        if times > 1:
+            raise InvalidValue(f"the column {column!r:.60} appears twice", field="header", origin=name)
     return frozenset(f.name for f in schema if (f.metadata or {}).items() >= _MARK.items())
 
 
