@@ -196,16 +196,18 @@ class Registry:
             Damaged: Stored bytes are not what they claim to be.
             Yanked: The version was withdrawn, and the reference is no digest.
         """
-        wanted = Reference.parse(reference).required("resolve")
-        found = self._found(self.project, [wanted], verb="resolve")[0]
+        return self._resolved(reference, type, "resolve")[1]
+
+    def _resolved(self, reference: str | Reference, type: Any, verb: str) -> tuple[Version, Any]:  # noqa: A002
+        found = self._found(self.project, [wanted := Reference.parse(reference)], verb=verb)[0]
         version = found.version
         if version.yanked_at is not None:
             told = f"{version} was withdrawn: {version.yank_reason}"
             if wanted.digest is None:
                 raise Yanked(told, field=str(wanted), next_step=f"To have it all the same, resolve {version.pinned}.")
-            warnings.warn(told, YankedWarning, stacklevel=2)
+            warnings.warn(told, YankedWarning, stacklevel=3)
         value = self.load(found.manifest)
-        return value if type is None else packing.expect_type(value, type, str(wanted))
+        return version, value if type is None else packing.expect_type(value, type, str(wanted))
 
     def load(self, manifest: Manifest) -> Any:
         """Load the value of a manifest that was read from this registry."""
@@ -346,15 +348,15 @@ class Registry:
                 raise InvalidInput("a promotion is undone as a whole, not to one version", field="to")
             project = check_name(target.rpartition("@r")[0], field="target")
             return self.backend.rollback(project, check_line(target, field="target"), reason=reason, actor=self.actor)
-        parsed = self._rollback_target(target)
+        parsed = self._rollback_target(target).within(self.project)
         goal = None
         if to is not None:
             bare = isinstance(to, str) and ":" not in to and "@" not in to
             goal = Reference.parse(f"{parsed.name}:{to}" if bare else to, field="to").required("to", field="to")
             if goal.name != parsed.name or goal.project not in (None, parsed.project):
                 raise InvalidReference(f"{goal} is no version of {parsed.name}", field="to")
-        project = one_project([parsed], self.project)
-        return self.backend.rollback(project, parsed, to=goal, whole=whole, reason=reason, actor=self.actor)
+        home = parsed.project or self.project
+        return self.backend.rollback(home, parsed, to=goal, whole=whole, reason=reason, actor=self.actor)
 
     def _rollback_target(self, target: str | Reference) -> Reference:
         parsed: Reference | None = None
@@ -578,11 +580,9 @@ class Run:
     def use(self, reference: str | Reference, type: Any = None) -> Any:  # noqa: A002
         """Load a version and record that this run read it; arguments and errors as `Registry.resolve`."""
         registry = self._registry
-        version = registry._found(registry.project, [reference], verb="use")[0].version
-        pinned = version.pinned.within(version.project)
-        value = registry.resolve(pinned, type) if type else registry.resolve(pinned)
+        version, value = registry._resolved(reference, type, "use")
+        self._used.append(pinned := version.pinned.within(version.project))
         registry.backend.use_in_run(registry.project, self.id, pinned, actor=registry.actor)
-        self._used.append(pinned)
         return value
 
     def log(

@@ -206,3 +206,22 @@ def test_a_large_config_is_kept_and_resolved(registry: la.Registry) -> None:
     with la.connect(registry.backend.location) as other:
         assert other.resolve("big:v1", la.Prompt).format(x="1").startswith("1long")
         assert other.verify(read_data=True).ok
+
+
+def test_a_run_refuses_a_withdrawn_version_as_resolve_does(registry: la.Registry) -> None:
+    version = registry.log("docs", files("x"))
+    registry.yank("docs:v1", reason="wrong licence")
+    with pytest.raises(errors.Yanked), registry.run("build") as run:
+        run.use("docs:v1")
+    with pytest.warns(la.YankedWarning), registry.run("build") as run:
+        run.use(version.pinned, la.Files)
+    assert [len(r.used) for r in registry.runs()] == [1, 0]
+
+
+def test_the_goal_of_a_rollback_may_name_its_project(registry: la.Registry) -> None:
+    for text in "12":
+        registry.log("docs", files(text), aliases="prod")
+    registry.rollback("docs:prod", to="default/docs:v1", reason="back")
+    assert registry.get("docs:prod").number == 1
+    with pytest.raises(errors.InvalidReference):
+        registry.rollback("docs:prod", to="other/docs:v1", reason="back")
