@@ -34,7 +34,7 @@ class PromptKind(Kind[Prompt]):
         """The prompt's config; no files."""
         if not isinstance(value, Prompt):
             raise InvalidValue(f"a {type(value).__name__} is no Prompt", field="value")
-        return value.to_config()
+        return value._config  # what packs it copies it
 
     def unpack(self, config: Mapping[str, Any], files: FileView) -> Prompt:
         """The prompt; its templates are read at first use."""
