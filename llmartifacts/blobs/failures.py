@@ -12,7 +12,7 @@ from llmartifacts.records.arguments import shown
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_NO_PLAIN_FILE = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR})
+_NO_PLAIN_FILE = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST})
 
 
 @contextmanager

@@ -10,7 +10,7 @@ Example:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -191,7 +191,7 @@ def _said_by(value: object) -> str:
 
 
 def _list_of(values: Iterable[V], field: str) -> list[V]:
-    if not isinstance(values, Iterable) or isinstance(values, bytes):
+    if not isinstance(values, Iterable) or isinstance(values, bytes | Mapping):
         raise InvalidReference(
             f"a {type(values).__name__} is no list",
             field=field,
