@@ -61,6 +61,18 @@ def walk(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def is_folder(place: Path, *, field: str = "paths") -> bool:
+    """Whether a path is a folder; one that is not there is none.
+
+    Raises:
+        InvalidPath: It cannot be looked at.
+    """
+    try:
+        return place.is_dir()
+    except OSError as error:
+        raise _refused(place, error, field) from None
+
+
 def find_regular(file: AnyPath, *, field: str = "files") -> Path:
     """The real place of a file that the caller named; links on the way are followed.
 
@@ -69,7 +81,7 @@ def find_regular(file: AnyPath, *, field: str = "files") -> Path:
         InvalidPath: It is no ordinary file.
         NotAllowed: It cannot be looked at.
     """
-    place = Path(file)
+    place = Path(os.fsdecode(file))
     try:
         real = place.resolve(strict=True)
         mode = real.stat().st_mode
@@ -118,10 +130,16 @@ def add_file(files: FileSink, path: str, file: Path) -> int:
 
     Raises:
         InvalidValue: It changed while it was read.
+        NotAllowed: It cannot be read.
     """
     with open_regular(file) as stream:
         before = os.fstat(stream.fileno())
-        files.add(path, stream)
+        try:
+            files.add(path, stream)
+        except OSError as error:
+            told = f"{str(file)!r} cannot be read: {error.strerror or error}"
+            step = "Look at the disk that it lies on, or copy it elsewhere."
+            raise NotAllowed(told, field=f"files.{path}", next_step=step) from error
         after = os.fstat(stream.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise InvalidValue(
@@ -180,4 +198,5 @@ def _refused(place: Path, error: Exception, field: str) -> NotFound | NotAllowed
         return NotFound(f"no file {str(place)!r}", what="file", name=str(place), near=near, field=field)
     if isinstance(error, PermissionError):
         return NotAllowed(f"{str(place)!r} cannot be read", field=field)
-    return InvalidPath(f"{str(place)!r} cannot be opened: {error}", field=field)
+    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return InvalidPath(f"{shown(str(place), 200)} cannot be opened: {told}", field=field)

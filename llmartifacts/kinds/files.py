@@ -23,7 +23,8 @@ from pydantic import Field, StrictInt
 
 from llmartifacts.errors import InvalidReference, InvalidValue, NotFound
 from llmartifacts.kinds.base import Config, FileSink, FileView, Kind, check_options
-from llmartifacts.kinds.disk import AnyPath, add_file, filling, find_regular, open_regular, walk, write_new
+from llmartifacts.kinds.disk import AnyPath, add_file, filling, find_regular, is_folder, open_regular, walk, write_new
+from llmartifacts.records.arguments import check_place
 from llmartifacts.records.canonical import MAX_INTEGER
 from llmartifacts.records.diff import Diff, diff_files
 from llmartifacts.records.digest import Digest, parse_digest
@@ -199,11 +200,13 @@ class Files:
             InvalidValue: A folder holds no file, or two sources have one name.
             NotFound: A source is not there.
         """
-        many = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        given = [paths] if isinstance(paths, str | os.PathLike) else paths
+        if not isinstance(given, Sequence) or isinstance(given, bytes):
+            raise InvalidValue(f"a {type(given).__name__} is no list of paths", field="paths", next_step="Give a path.")
+        many = [Path(check_place(one, field="paths")) for one in given]
         found: dict[str, Path] = {}
-        for given in many:
-            place = Path(given)
-            if not place.is_dir():
+        for place in many:
+            if not is_folder(place):
                 taken = {place.name: find_regular(place, field="paths")}
             elif len(many) == 1:
                 taken = walk(place)

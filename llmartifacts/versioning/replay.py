@@ -21,15 +21,16 @@ from llmartifacts.records.times import from_micros, to_text
 _VERSION = (
     "select v.digest, v.created_at, v.author, v.message, v.yanked_at, v.yank_reason from version v"
     " join collection c on c.id = v.collection_id join project p on p.id = c.project_id"
-    " where p.name = :p and c.name = :c and v.number = :n"
+    " where p.name_key = :p and c.name_key = :c and v.number = :n"
 )
 _PROMOTION = (
     "select x.at, x.actor, x.reason, x.ticket, x.undoes from promotion x join project p on p.id = x.project_id"
-    " where p.name = :p and x.revision = :r"
+    " where p.name_key = :p and x.revision = :r"
 )
 _MOVE = (
     "select m.old, m.new, m.revision from move m join collection c on c.id = m.collection_id"
-    " join project p on p.id = c.project_id where p.name = :p and c.name = :c and m.alias = :a and m.number = :n"
+    " join project p on p.id = c.project_id"
+    " where p.name_key = :p and c.name_key = :c and m.alias = :a and m.number = :n"
 )
 _COUNTS = {
     "versions": "select count(*) from version",
@@ -50,7 +51,7 @@ def disagreements(s: Session) -> Iterator[str]:
             look = _LOOK.get(event["verb"])
             if look is not None:
                 yield from look(s, event, told)
-        except (KeyError, TypeError, ValueError, LlmartifactsError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, LlmartifactsError) as error:
             yield f"audit entry {number} cannot be read: {type(error).__name__}: {error}"
     for what, sql in _COUNTS.items():
         row = s.row(sql)
@@ -79,7 +80,7 @@ def _moved(s: Session, event: Event, told: Counter[str]) -> Iterator[str]:
     told["promotions"] += 1
     project, subject, body = event["project"], event["subject"], event["body"]
     revision = int(subject.rpartition("@r")[2])
-    row = s.row(_PROMOTION, {"p": project, "r": revision})
+    row = s.row(_PROMOTION, {"p": project.casefold(), "r": revision})
     said = (event["at"], event["actor"], body["reason"], body["ticket"], body["undoes"])
     stored = None
     if row is not None:
@@ -88,7 +89,7 @@ def _moved(s: Session, event: Event, told: Counter[str]) -> Iterator[str]:
     yield from _compared(subject, ("time", "actor", "reason", "ticket", "undone promotion"), said, stored)
     for move in body["moves"]:
         told["moves"] += 1
-        where = {"p": project, "c": move["name"], "a": move["alias"], "n": move["move"]}
+        where = {"p": project.casefold(), "c": move["name"].casefold(), "a": move["alias"], "n": move["move"]}
         label = f"move {move['move']} of {move['name']}:{move['alias']}"
         goal = (move["old"], move["new"], revision)
         yield from _compared(label, ("start", "goal", "revision"), goal, s.row(_MOVE, where))
@@ -105,7 +106,8 @@ _LOOK: Mapping[str, Callable[[Session, Event, Counter[str]], Iterator[str]]] = {
 
 def _version(s: Session, event: Event) -> Row | None:
     reference = Reference.parse(event["subject"])
-    return s.row(_VERSION, {"p": event["project"], "c": reference.name, "n": reference.number})
+    keys = {"p": event["project"].casefold(), "c": reference.name.casefold(), "n": reference.number}
+    return s.row(_VERSION, keys)
 
 
 def _compared(
