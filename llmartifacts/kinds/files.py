@@ -200,7 +200,7 @@ class Files:
             InvalidValue: A folder holds no file, or two sources have one name.
             NotFound: A source is not there.
         """
-        given = [paths] if isinstance(paths, str | os.PathLike) else paths
+        given: Any = [paths] if isinstance(paths, str | os.PathLike) else paths
         if not isinstance(given, Sequence) or isinstance(given, bytes):
             raise InvalidValue(f"a {type(given).__name__} is no list of paths", field="paths", next_step="Give a path.")
         many = [Path(check_place(one, field="paths")) for one in given]

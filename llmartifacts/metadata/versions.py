@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from llmartifacts.errors import Damaged, InvalidReference, NotFound
+from llmartifacts.errors import Conflict, Damaged, InvalidReference, NotFound
 from llmartifacts.metadata.database import Row, Session
 from llmartifacts.metadata.projects import CollectionRow, find_project, missing_collection
 from llmartifacts.records.digest import Blob, Digest, digest_bytes, digest_from_bytes
 from llmartifacts.records.manifest import INLINE_BYTES, Manifest
-from llmartifacts.records.names import LATEST, near_names, refuse_too_many_tags
+from llmartifacts.records.names import LATEST, MAX_VERSIONS, near_names, refuse_too_many_tags
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.times import from_micros
 from llmartifacts.records.version import Version
@@ -311,7 +311,13 @@ def insert(
     run: str,
     now: int,
 ) -> int:
-    """Number a new version; returns its id."""
+    """Number a new version; returns its id. Raises `Conflict` where there is no number left."""
+    if collection.head >= MAX_VERSIONS:
+        raise Conflict(
+            f"{collection.name} has {collection.head} versions, and there is no number left",
+            field="name",
+            next_step="Log it under another name.",
+        )
     collection.head += 1
     row = s.row(
         "insert into version(collection_id, number, digest, size, author, message, git_commit, run_id, created_at)"

@@ -124,11 +124,9 @@ def check_place(value: Any, *, field: str) -> str:
         text = os.fsdecode(value)
         os.fsencode(text)
     except (TypeError, ValueError):
-        raise InvalidInput(
-            f"{shown(value)} is no path", field=field, next_step="Give the path of a directory."
-        ) from None
+        raise InvalidInput(f"{shown(value)} is no path", field=field, next_step=_PLACE) from None
     if not text or "\0" in text:
-        raise InvalidInput(f"{shown(text)} is no path", field=field, next_step="Give the path of a directory.")
+        raise InvalidInput(f"{shown(text)} is no path", field=field, next_step=_PLACE)
     return text
 
 
@@ -144,6 +142,9 @@ def check_pairs(values: Any, *, field: str = "pairs") -> list[tuple[Any, Any]]:
 
 
 _PAIRS = "Give a list of (name, value)."
+
+
+_PLACE = "Give a path, as text or as a pathlib.Path."
 
 
 def told_by(error: BaseException | None) -> str:

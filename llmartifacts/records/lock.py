@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmartifacts.errors import InvalidManifest, NewerFormat, TooLarge
+from llmartifacts.errors import InvalidManifest, InvalidReference, NewerFormat, TooLarge
 from llmartifacts.records.arguments import shown
 from llmartifacts.records.canonical import canonical_bytes, parse_json
 from llmartifacts.records.digest import Digest, digest_of, parse_digest
@@ -117,6 +117,8 @@ class Lockfile:
             parts = {name: cls._entry(name, c, project) for name, c in body["components"].items()}
             made = cls(project, _whole(body["revision"]), parts)
             stated = body["set"]
+        except InvalidReference as error:
+            raise InvalidManifest(error.message, field=error.field, origin=origin, next_step=_AGAIN) from None
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InvalidManifest(
                 f"a field is missing or of the wrong type: {error}", origin=origin, next_step=_AGAIN

@@ -20,6 +20,8 @@ MAX_PATH_BYTES = 1024
 MAX_SEGMENT_BYTES = 255
 MAX_TAG_VALUE = 1024
 MAX_TAGS = 256
+MAX_VERSIONS = 999_999_999
+"""Of one collection: `vN` has at most nine digits."""
 MAX_NEAR = 10_000
 """Names that are compared with a mistyped one; comparing takes a while."""
 

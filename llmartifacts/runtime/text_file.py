@@ -34,7 +34,7 @@ def read_bounded(path: Path, limit: int, *, follow: bool) -> bytes:
         raise storage_error(error, "read", path) from error
     with storage_errors("read", path), open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UnsafeContent(f"{path} is no plain file", file=str(path))
+            raise UnsafeContent(f"{path} is no plain file", file=str(path), next_step="Remove it, or name another.")
         return file.read(limit + 1)
 
 

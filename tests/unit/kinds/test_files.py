@@ -1,3 +1,5 @@
+import errno
+import io
 import os
 import socket
 import stat
@@ -130,6 +132,54 @@ def test_a_missing_source_is_not_found_and_near_names_are_given(tmp_path):
     assert caught.value.near == ("train.jsonl",)
     with pytest.raises(NotFound):
         Files({"a": tmp_path / "none" / "a"})
+
+
+class PathOfBytes:
+    def __fspath__(self):
+        return b"/etc/hostname-that-is-not-there"
+
+
+@pytest.mark.parametrize(
+    "paths", [None, 7, b"a", [None], ["a\0b"], {"a": 1}, "x" * 5000, ["\ud800"]], ids=lambda v: ascii(v)[:20]
+)
+def test_what_is_no_path_is_refused_as_such(paths):
+    with pytest.raises(LlmartifactsError) as caught:
+        Files.from_path(paths)
+    assert caught.value.field == "paths"
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_path_of_bytes_names_the_file_it_names():
+    with pytest.raises(NotFound):
+        Files({"a": PathOfBytes()})
+
+
+def test_a_file_that_fails_while_it_is_read_is_named(tmp_path):
+    class Failing(io.RawIOBase):
+        def __init__(self, handle):
+            self.handle = handle
+
+        def readable(self):
+            return True
+
+        def fileno(self):
+            return self.handle.fileno()
+
+        def readinto(self, buffer):
+            raise OSError(errno.EIO, "Input/output error")
+
+        def close(self):
+            self.handle.close()
+            super().close()
+
+    (tmp_path / "data").write_bytes(b"1")
+    real = disk.open_regular
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "open_regular", lambda file: Failing(real(file)))
+        with pytest.raises(NotAllowed, match=r"data.*Input/output error") as caught:
+            disk.add_file(MemoryFiles(), "data", tmp_path / "data")
+    assert caught.value.field == "files.data"
+    assert caught.value.hint()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmartifacts.errors import InvalidReference, NotFound, WrongKind
+from llmartifacts.errors import Conflict, InvalidReference, NotFound, WrongKind
 from llmartifacts.records.backend import Draft
 from llmartifacts.records.digest import Blob, digest_of
 from llmartifacts.records.manifest import Descriptor, Manifest
@@ -121,3 +121,13 @@ def test_staged_bytes_are_published_with_the_version_and_not_without(short: Any)
         staging.add(data)
         short.backend.commit("default", [Draft("a", manifest)], actor="ann", staging=staging)
     assert short.backend.blobs.read(blob) == data
+
+
+def test_the_last_number_of_a_collection_is_used_and_the_next_refused(short: Any) -> None:
+    short.log("a", "1")
+    with short.backend._parts.metadata.writing() as s:
+        s.run("update collection set head = 999999998")
+    assert str(short.log("a", "2")) == "a:v999999999"
+    with pytest.raises(Conflict, match="no number left"):
+        short.log("a", "3")
+    assert short.log("a", "2").number == 999_999_999
