@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from llmartifacts.errors import UnsafeContent
+from llmartifacts.formats.faiss import walk
 from llmartifacts.kinds.vector_index.config import EmbeddingSpec
 from llmartifacts.kinds.vector_index.guard import open_index
 from llmartifacts.kinds.vector_index.kind import VectorIndexKind
-from llmartifacts.kinds.vector_index.layout import walk
 from llmartifacts.kinds.vector_index.source import read_source
 from llmartifacts.kinds.vector_index.value import VectorIndex
 from llmartifacts.testing.kinds import pack

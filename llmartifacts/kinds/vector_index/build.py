@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmartifacts.errors import InvalidValue
+from llmartifacts.formats.faiss import ALLOWED
 from llmartifacts.kinds.vector_index.config import EmbeddingSpec
 from llmartifacts.kinds.vector_index.guard import reason
-from llmartifacts.kinds.vector_index.layout import ALLOWED
 
 if TYPE_CHECKING:
     import numpy as np

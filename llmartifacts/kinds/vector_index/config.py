@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from pydantic import Field, model_validator
 
 from llmartifacts.errors import InvalidValue
+from llmartifacts.formats.faiss import MAX_COUNT, MAX_DIMENSION, Metric
 from llmartifacts.kinds.base import Config
 from llmartifacts.records.digest import parse_digest
 
-Metric = Literal["inner_product", "l2"]
-MAX_DIMENSION = 1 << 16
-MAX_COUNT = 1 << 40
 MAX_MODEL_NAME = 512
 PROBE_TOLERANCE = 0.05
 """|a - b| / max(|a|, |b|) that two runs of one embedder must stay below; 0.05 on unit vectors is a cosine of 0.99875.

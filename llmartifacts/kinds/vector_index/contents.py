@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from llmartifacts.errors import InvalidValue
-from llmartifacts.kinds.vector_index.layout import Layout, Lists, Rows
+from llmartifacts.formats.faiss import Layout, Lists, Rows
 
 if TYPE_CHECKING:
     import numpy as np

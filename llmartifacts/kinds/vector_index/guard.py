@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llmartifacts.errors import InvalidValue, NotAllowed
+from llmartifacts.formats.faiss import Layout, walk
 from llmartifacts.kinds.vector_index.config import IndexConfig
-from llmartifacts.kinds.vector_index.layout import Layout, walk
 from llmartifacts.kinds.vector_index.mapped import map_file, reader
 
 FIELD = "index.faiss"

@@ -16,9 +16,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llmartifacts.errors import InvalidManifest, InvalidValue, Unreachable, UnsafeContent
+from llmartifacts.formats.faiss import Metric, Rows
 from llmartifacts.kinds.vector_index import contents, probing
 from llmartifacts.kinds.vector_index.build import Recipe, build_index, empty_index, save_index
-from llmartifacts.kinds.vector_index.config import EmbeddingSpec, Metric, check_corpus
+from llmartifacts.kinds.vector_index.config import EmbeddingSpec, check_corpus
 from llmartifacts.kinds.vector_index.documents import (
     JSONL,
     JSONL_HINT,
@@ -29,7 +30,6 @@ from llmartifacts.kinds.vector_index.documents import (
     write_documents,
 )
 from llmartifacts.kinds.vector_index.guard import MappedIndex, open_index
-from llmartifacts.kinds.vector_index.layout import Rows
 from llmartifacts.kinds.vector_index.probes import Probes, ProbesFile
 from llmartifacts.kinds.vector_index.value import TextProbes, VectorIndex
 from llmartifacts.records.canonical import plain_json

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from llmartifacts.errors import InvalidValue
+from llmartifacts.formats.faiss import MAX_COUNT, Metric
 from llmartifacts.kinds.base import Config
-from llmartifacts.kinds.vector_index.config import MAX_COUNT, Metric
 from llmartifacts.records.canonical import canonical_bytes, parse_json
 
 if TYPE_CHECKING:

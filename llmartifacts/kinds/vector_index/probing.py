@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmartifacts.errors import InvalidValue
+from llmartifacts.formats.faiss import Rows
 from llmartifacts.kinds.vector_index import contents
 from llmartifacts.kinds.vector_index.config import EmbeddingSpec
 from llmartifacts.kinds.vector_index.documents import Documents
 from llmartifacts.kinds.vector_index.guard import MappedIndex
-from llmartifacts.kinds.vector_index.layout import Rows
 from llmartifacts.kinds.vector_index.probes import (
     LONGEST_TEXT,
     MAX_PROBES,

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from llmartifacts.errors import InvalidValue
+from llmartifacts.formats.faiss import Layout, Metric
 from llmartifacts.kinds.base import check_options
 from llmartifacts.kinds.vector_index import contents
-from llmartifacts.kinds.vector_index.config import EmbeddingSpec, Metric
+from llmartifacts.kinds.vector_index.config import EmbeddingSpec
 from llmartifacts.kinds.vector_index.documents import JSONL_HINT, refuse_pickle
 from llmartifacts.kinds.vector_index.guard import open_index
-from llmartifacts.kinds.vector_index.layout import Layout
 from llmartifacts.kinds.vector_index.value import TextProbes, VectorIndex
 
 if TYPE_CHECKING:

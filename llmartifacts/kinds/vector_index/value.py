@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from llmartifacts.errors import Damaged, Incompatible, InvalidInput, InvalidValue, TooLarge
-from llmartifacts.kinds.vector_index.config import PROBE_TOLERANCE, EmbeddingSpec, Metric
+from llmartifacts.formats.faiss import Metric
+from llmartifacts.kinds.vector_index.config import PROBE_TOLERANCE, EmbeddingSpec
 
 if TYPE_CHECKING:
     import numpy as np

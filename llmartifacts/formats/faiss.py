@@ -15,11 +15,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from llmartifacts.errors import UnsafeContent
-from llmartifacts.kinds.vector_index.config import MAX_COUNT, MAX_DIMENSION, Metric
 
+Metric = Literal["inner_product", "l2"]
+MAX_DIMENSION = 1 << 16
+MAX_COUNT = 1 << 40
 MAX_DEPTH = 6
 MAX_TABLE_BYTES = 1 << 31
 """Largest table that FAISS may compute from a small file: M x 4^bits floats of a product quantizer."""

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmartifacts.errors import UnsafeContent
+from llmartifacts.formats.faiss import ALLOWED, walk
 from llmartifacts.kinds.vector_index.contents import faiss_ids, stored_vectors
-from llmartifacts.kinds.vector_index.layout import ALLOWED, walk
 
 D, N = 16, 400
 FACTORIES = {

@@ -1,0 +1,1 @@
+"""File formats read without the libraries that write them: pure, bytes in, structure out."""
