@@ -7,12 +7,14 @@ import getpass
 import os
 import stat
 from pathlib import Path
+from typing import TypeVar
 
 from llmartifacts.errors import NotFound, Unreachable
 from llmartifacts.records.arguments import check_line, check_place
 from llmartifacts.records.names import DEFAULT_PROJECT, check_name
 from llmartifacts.registry import Registry
 
+V = TypeVar("V")
 DIRECTORY = ".llmartifacts"
 _PACKED_REFS = 16 * 1024 * 1024
 _INIT_HINT = "Make one here with `llmartifacts init`, or set LLMARTIFACTS_REGISTRY."
@@ -66,6 +68,21 @@ def init(path: str | os.PathLike[str] = DIRECTORY, *, project: str | None = None
     home_project(project)  # refused before anything is made
     EmbeddedBackend.create(Path(place), actor=acting).close()
     return connect(place, project=project, actor=acting)
+
+
+def resolve_reference(reference: str, type: type[V]) -> V:  # noqa: A002 - as `Registry.resolve` calls it
+    """The value that a reference names in the registry that `connect()` finds, for values made of earlier versions.
+
+    Args:
+        reference: Alias, version or digest, such as `support-kb:prod`.
+        type: Class that the value must have.
+
+    Raises:
+        NotFound: There is no registry, or no such version.
+        WrongKind: The value is not of that class.
+    """
+    with connect() as registry:
+        return registry.resolve(reference, type)
 
 
 def find(location: str | os.PathLike[str] | None = None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -16,13 +16,15 @@ from llmartifacts import plugins
 from llmartifacts.errors import Damaged, InvalidValue, NotFound, WrongKind
 from llmartifacts.kinds.base import FileView, Kind
 from llmartifacts.kinds.disk import filling, write_new
-from llmartifacts.records.backend import BlobSource, Staging
+from llmartifacts.records.backend import BlobSource, Content, Staging
 from llmartifacts.records.canonical import plain_json
 from llmartifacts.records.digest import Blob, Digest
 from llmartifacts.records.manifest import INLINE_BYTES, Component, Descriptor, Manifest
 from llmartifacts.records.names import check_path, near_names
 
 V = TypeVar("V")
+EarlierFiles = Callable[[str], Sequence[Blob]]
+"""Path -> the file at that path in earlier versions, the likeliest first."""
 
 
 def kind_named(name: str) -> Kind[Any]:
@@ -60,14 +62,15 @@ class StagedFiles:
     """The `FileSink` of a pack: files go to a staging place, descriptors are kept here."""
 
     staging: Staging
+    earlier: EarlierFiles = field(default=lambda path: ())
 
     def __post_init__(self) -> None:
         self.descriptors: list[Descriptor] = []
 
-    def add(self, path: str, source: bytes | Path | BinaryIO) -> None:
+    def add(self, path: str, source: Content) -> None:
         """Take one file."""
         check_path(path, field=f"files[{len(self.descriptors)}].path")
-        blob = self.staging.add(source)
+        blob = self.staging.add(source, lambda: self.earlier(path))
         self.descriptors.append(Descriptor(path, blob.digest, blob.size))
 
     def add_external(self, path: str, url: str, digest: Digest, size: int) -> None:
@@ -144,7 +147,13 @@ class StoredFiles:
             ) from error
 
 
-def pack(kind: Kind[V], value: V, staging: Staging, components: Sequence[Component] = ()) -> Manifest:
+def pack(
+    kind: Kind[V],
+    value: V,
+    staging: Staging,
+    components: Sequence[Component] = (),
+    earlier: EarlierFiles = lambda path: (),
+) -> Manifest:
     """Turn a value into a manifest; its files go to the staging place.
 
     Args:
@@ -152,11 +161,12 @@ def pack(kind: Kind[V], value: V, staging: Staging, components: Sequence[Compone
         value: The value.
         staging: Where its files go.
         components: Pinned parts, for a bundle.
+        earlier: Finds files of earlier versions, so that a large one is stored as what changed.
 
     Raises:
         InvalidValue: The value cannot be logged.
     """
-    sink = StagedFiles(staging)
+    sink = StagedFiles(staging, earlier)
     config = plain_json(kind.pack(value, sink), field="config")
     problems = kind.check(config)
     if problems:
@@ -166,6 +176,41 @@ def pack(kind: Kind[V], value: V, staging: Staging, components: Sequence[Compone
     if len(manifest.to_bytes()) > INLINE_BYTES:
         staging.add(manifest.to_bytes())
     return manifest
+
+
+class EarlierVersions:
+    """Versions that a new one may be like; looked up when the first large file is packed.
+
+    Args:
+        kind: The kind of the new version.
+        read: Reads the manifests, that of the newest version of the same collection first.
+    """
+
+    def __init__(self, kind: str, read: Callable[[], Sequence[Manifest]]) -> None:
+        self._kind = kind
+        self._read = read
+        self.manifests: Sequence[Manifest] = ()
+        self._looked = False
+
+    def files(self, path: str) -> Sequence[Blob]:
+        """The file at a path in each of them."""
+        if not self._looked:
+            self._looked = True
+            self.manifests = [m for m in self._read() if m.kind == self._kind]
+        found = [m.file(path) for m in self.manifests]
+        return [f.blob for f in found if f and f.url is None]
+
+    def remarks(self, kind: Kind[Any], manifest: Manifest, added: Mapping[Digest, int]) -> list[str]:
+        """What a kind says aloud of a new version, beside the newest before it; nothing where no file was large.
+
+        Args:
+            kind: The kind.
+            manifest: The new version's.
+            added: Digest of each large file that was new -> bytes that it added.
+        """
+        if not self.manifests:
+            return []
+        return kind.remarks(self.manifests[0], manifest, {f.path: added.get(f.digest, 0) for f in manifest.files})
 
 
 def unpack(

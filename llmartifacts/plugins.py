@@ -32,7 +32,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "compatibility": "llmartifacts.gates.compatibility:CompatibilityGate",
     },
     "scorers": {},
-    "codecs": {},
+    "codecs": {  # in the order in which they are tried
+        "faiss-ivf": "llmartifacts.blobs.codecs.faiss_ivf:FaissIvfCodec",
+        "faiss-rows": "llmartifacts.blobs.codecs.faiss_rows:FaissRowsCodec",
+        "lines": "llmartifacts.blobs.codecs.lines:LinesCodec",
+        "cdc": "llmartifacts.blobs.codecs.cdc:CdcCodec",
+    },
+    "references": {  # for kinds, which know no registry: (reference, class) -> value
+        "registry": "llmartifacts.connect:resolve_reference",
+    },
 }
 """Socket -> name -> `module:object`."""
 
@@ -43,7 +51,7 @@ def load(socket: str, name: str) -> Any:
     """The object behind a name, imported on first use.
 
     Args:
-        socket: `kinds`, `blobs`, `metadata`, `gates`, `scorers` or `codecs`.
+        socket: `kinds`, `blobs`, `metadata`, `gates`, `scorers`, `codecs` or `references`.
         name: Name in that socket.
 
     Raises:

@@ -15,11 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from llmartifacts import packing
 from llmartifacts.errors import InvalidInput, InvalidReference, LlmartifactsError, WrongKind, Yanked
+from llmartifacts.kinds.base import Kind
 from llmartifacts.records.arguments import (
     check_count,
     check_limit,
@@ -30,12 +30,14 @@ from llmartifacts.records.arguments import (
     check_reason,
     check_text,
     shown,
-    told_by,
 )
 from llmartifacts.records.backend import (
     Backend,
+    Collected,
     Draft,
     Input,
+    Migrated,
+    Progress,
     PromotionRequest,
     Reading,
     Staging,
@@ -52,6 +54,7 @@ from llmartifacts.records.promotion import HistoryEntry, Promotion, State
 from llmartifacts.records.reference import Reference, collection_names, one_project, parse_many, strings
 from llmartifacts.records.times import parse_time
 from llmartifacts.records.version import Collection, Found, Project, RunRecord, Version
+from llmartifacts.run import Run
 
 V = TypeVar("V")
 References = str | Reference | Sequence[str | Reference]
@@ -59,6 +62,10 @@ References = str | Reference | Sequence[str | Reference]
 
 class YankedWarning(UserWarning):
     """A withdrawn version was resolved by its digest."""
+
+
+class LogRemark(UserWarning):
+    """What somebody who logged a version should know of it, such as that a retrained index shares no bytes."""
 
 
 class Registry:
@@ -150,17 +157,25 @@ class Registry:
         message = check_text(message, field="message")
         commit = self._git_commit()
         with self.backend.blobs.stage() as staging:
-            drafts = []
+            drafts, packed = [], []
             for name, (_, value) in zip(names, pairs, strict=True):
-                manifest, contained = self._pack(project, value, staging)
+                kind = packing.kind_of(value)
+                earlier = self._earlier(project, kind.name, [Reference(name, project), *(i.reference for i in parents)])
+                manifest, contained = self._pack(project, kind, value, staging, earlier.files)
                 drafts.append(Draft(name, manifest, message, labels, moved, (*parents, *contained), commit, run))
-            return self.backend.commit(project, drafts, actor=self.actor, staging=staging)
+                packed.append((kind, earlier))
+            made = self.backend.commit(project, drafts, actor=self.actor, staging=staging)
+        for draft, version, (kind, earlier) in zip(drafts, made, packed, strict=True):
+            for remark in earlier.remarks(kind, draft.manifest, staging.added) if version.created else ():
+                warnings.warn(f"{version}: {remark}", LogRemark, stacklevel=3)
+        return made
 
-    def _pack(self, project: str, value: Any, staging: Staging) -> tuple[Manifest, tuple[Input, ...]]:
-        kind = packing.kind_of(value)
+    def _pack(
+        self, project: str, kind: Kind[Any], value: Any, staging: Staging, earlier: packing.EarlierFiles
+    ) -> tuple[Manifest, tuple[Input, ...]]:
         references = kind.references(value)
         if not references:
-            return packing.pack(kind, value, staging), ()
+            return packing.pack(kind, value, staging, earlier=earlier), ()
         wanted = [Reference.parse(r, field="components").seen_from(project, self.project) for r in references.values()]
         away = next((r for r in wanted if r.project), None)
         if away is not None:
@@ -171,10 +186,19 @@ class Registry:
             )
         pinned = dict(zip(references, self._found(project, wanted, verb="a bundle", field="components"), strict=True))
         parts = [Component(role, f.version.kind, f.version.digest) for role, f in pinned.items()]
-        manifest = packing.pack(kind, value, staging, parts)
+        manifest = packing.pack(kind, value, staging, parts, earlier)
         label = Member("bundle", manifest, contains={role: f.version.name for role, f in pinned.items()})
         refuse_misfits([label], {f.version.digest: f.manifest for f in pinned.values()})
         return manifest, tuple(Input(f.version.pinned, "contains", role) for role, f in pinned.items())
+
+    def _earlier(self, project: str, kind: str, like: Sequence[Reference]) -> packing.EarlierVersions:
+        """Versions that a new one may be like, for storage: nothing of them is in the new one's identity."""
+
+        def read() -> list[Manifest]:
+            items = self.backend.read(project, [reference.or_latest() for reference in like]).items
+            return [item.manifest for item in items if isinstance(item, Found)]
+
+        return packing.EarlierVersions(kind, read)
 
     # --- resolve = look up -> fetch -> unpack
 
@@ -476,7 +500,16 @@ class Registry:
             ...     docs = run.use("support-docs:v3", la.Files)
             ...     run.log("support-kb", build(docs))
         """
-        return Run(self, check_name(name), check_mapping(parameters, field="parameters"))
+        return Run(
+            self.backend,
+            check_name(name),
+            check_mapping(parameters, field="parameters"),
+            project=self.project,
+            actor=self.actor,
+            git_commit=self._git_commit,
+            resolve=self._resolved,
+            log=self._log,
+        )
 
     def runs(self, *, limit: int = 50) -> list[RunRecord]:
         """The newest runs, newest first."""
@@ -500,9 +533,28 @@ class Registry:
         """Check that everything the versions need is there; with `read_data`, that every stored byte is right."""
         return self.backend.verify(read_data=read_data)
 
-    def stats(self) -> Stats:
-        """Bytes, logical and stored."""
-        return self.backend.stats()
+    def stats(self, name: str | None = None) -> Stats:
+        """Bytes, logical and stored; with a name, of that collection and by version. Raises `NotFound`."""
+        if name is None:
+            return self.backend.stats()
+        (bare,), project = collection_names([name], self.project)
+        return self.backend.stats(project, bare)
+
+    def gc(self, *, dry_run: bool = False, compact: bool = False) -> Collected:
+        """Free what no version needs; nothing is deleted where anything needed cannot be read.
+
+        Args:
+            dry_run: Change nothing; the report is the same.
+            compact: Also erase removed rows that chunks still carry, and rewrite every pack with something unneeded.
+
+        Raises:
+            Damaged: Something needed cannot be read.
+        """
+        return self.backend.gc(dry_run=dry_run, compact=compact, actor=self.actor)
+
+    def migrate(self, *, dry_run: bool = False, progress: Progress | None = None) -> Migrated:
+        """Cut large files that an earlier release stored whole into chunks; may be interrupted and called again."""
+        return self.backend.migrate(dry_run=dry_run, progress=progress, actor=self.actor)
 
     def close(self) -> None:
         """Let go of files and connections."""
@@ -532,69 +584,3 @@ class Registry:
                 raise item
             found.append(item)
         return found
-
-
-class Run:
-    """One execution that uses and produces versions; made by `Registry.run`.
-
-    Attributes:
-        id: Its id, once begun.
-    """
-
-    def __init__(self, registry: Registry, name: str, parameters: dict[str, Any]) -> None:
-        self._registry = registry
-        self._name = name
-        self._parameters = parameters
-        self._used: list[Reference] = []
-        self.id = ""
-
-    def __enter__(self) -> Run:
-        backend = self._registry.backend
-        self.id = backend.start_run(
-            self._registry.project,
-            self._name,
-            parameters=self._parameters,
-            actor=self._registry.actor,
-            git_commit=self._registry._git_commit(),
-        ).id
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        status = "done" if error is None else "failed"
-        try:
-            self._registry.backend.end_run(
-                self._registry.project, self.id, status=status, error=told_by(error), actor=self._registry.actor
-            )
-        except LlmartifactsError as unkept:
-            if error is None:
-                raise
-            error.add_note(f"and the run {self.id} could not be ended: {unkept}")  # what went wrong first counts more
-
-    @overload
-    def use(self, reference: str | Reference) -> Any: ...
-    @overload
-    def use(self, reference: str | Reference, type: type[V]) -> V: ...
-
-    def use(self, reference: str | Reference, type: Any = None) -> Any:  # noqa: A002
-        """Load a version and record that this run read it; arguments and errors as `Registry.resolve`."""
-        registry = self._registry
-        version, value = registry._resolved(reference, type, "use")
-        self._used.append(pinned := version.pinned.within(version.project))
-        registry.backend.use_in_run(registry.project, self.id, pinned, actor=registry.actor)
-        return value
-
-    def log(
-        self,
-        name: str,
-        value: Any,
-        *,
-        aliases: str | Sequence[str] = (),
-        message: str = "",
-        inputs: References = (),
-        tags: Mapping[str, str] | None = None,
-    ) -> Version:
-        """Log a value as this run's product, derived from everything it used so far; otherwise as `Registry.log`."""
-        given = parse_many(inputs, field="inputs") if inputs else []
-        return self._registry._log([(name, value)], aliases, message, [*self._used, *given], tags, self.id)[0]

@@ -2,8 +2,11 @@
 
 <root>/sha256/ab/<hex>         mode 0444; built beside and renamed, never rewritten: a mapped file that shrinks
                                kills the process that maps it
+<root>/sha256/ab/<hex>.ok      that it was hashed, and when it was used last: `trust.py`
 <root>/sha256/ab/<hex>.part    being built, under a `flock` on <hex>.lock; a killed builder's lock is free again, and
                                its part is thrown away
+
+What was used least recently is evicted (`eviction.py`), but nothing that a live process holds (`hold.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import io
+import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -20,19 +24,25 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 from llmartifacts.blobs.base import PIECE, read_up_to
-from llmartifacts.blobs.disk import READ_FILE, create_file, is_at, sync_data, sync_folder, write_all
+from llmartifacts.blobs.disk import create_file, is_at, sync_data, sync_folder, write_all
+from llmartifacts.blobs.eviction import VARIABLE, Room, default_limit, parse_limit
 from llmartifacts.blobs.failures import READ_ONLY, storage_error, storage_errors
 from llmartifacts.blobs.forms import RAW, key_of
+from llmartifacts.blobs.hold import Holds, open_held
 from llmartifacts.blobs.scratch import private_folder
+from llmartifacts.blobs.trust import Record
 from llmartifacts.blobs.verify import Sha256, VerifiedFiles
-from llmartifacts.errors import BlobMissing, Damaged, DigestMismatch
+from llmartifacts.errors import BlobMissing, Damaged, DigestMismatch, LlmartifactsError
 from llmartifacts.records.digest import Blob, Digest, digest_of
 
 T = TypeVar("T")
 _UNUSABLE = READ_ONLY | {errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
 """A cache that cannot be written, or where something else than a folder lies: a service starts all the same."""
+_ROUNDS = 5
+"""How often a file is built that somebody removes by hand before it is handed over."""
 IN_MEMORY = 8 * 1024 * 1024
-"""Bytes up to which an opened blob is held in memory."""
+"""Bytes up to which an opened blob is held in memory. Of a larger file the builder itself notes that it was hashed;
+a smaller one is hashed by whoever opens it next, in a few milliseconds, which costs less than to wait for its times."""
 
 
 class Sink(Protocol):
@@ -49,25 +59,39 @@ Fetch = Callable[[Sink], object]
 class BlobCache:
     """Verified files by digest, shared by the processes of one user; a `BlobSource` of what is in it.
 
-    A file is hashed when a process first opens it, and again whenever it is not the very file that was hashed. One that
-    is damaged is built anew. Of any number of processes that want the same blob, one builds it and the others wait.
-    Where the cache cannot be written, what is in it is used and the rest goes to a private temporary folder.
+    A file is hashed once, and again whenever it is not the very file that was hashed, or a week has passed; on what
+    other processes noted, `trust.py` says what is believed. One that is damaged is built anew. Of any number of
+    processes that want the same blob, one builds it and the others wait. Where the cache cannot be written, what is in
+    it is used and the rest goes to a private temporary folder.
+
+    After a build, files are evicted until the cache is below its limit: those used least recently first; never one
+    that a process has open or mapped or whose path (`path`, `get`, `put`) it still keeps, never one used in the last
+    five minutes. So a cache may be above its limit while more than that is in use.
 
     Args:
         root: Its folder; by default `$LLMARTIFACTS_CACHE`, else `llmartifacts` in the user's cache folder. Made when
             something is first put in.
+        limit: In bytes, or as `20GB`, or `none`; by default `$LLMARTIFACTS_CACHE_LIMIT`, else 50 GB, or half of its
+            file system where that is less.
+
+    Raises:
+        InvalidInput: The limit is none; or that of the variable.
     """
 
-    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, root: str | os.PathLike[str] | None = None, limit: int | str | None = None) -> None:
         self._given = root
+        named = os.environ.get(VARIABLE)
+        self._limit = parse_limit(limit) if limit is not None else parse_limit(named, field=VARIABLE) if named else None
+        self._room = Room()
+        self._holds = Holds()
         self._verified = VerifiedFiles()
         self._private: Path | None = None
         self._private_lock = threading.Lock()
 
     @classmethod
     def temporary(cls) -> BlobCache:
-        """A cache that is gone with its owner."""
-        cache = cls()
+        """A cache that is gone with its owner, without a limit."""
+        cache = cls(limit="none")
         cache.root = private_folder(cache)
         return cache
 
@@ -76,25 +100,53 @@ class BlobCache:
         """Its folder."""
         return Path(self._given).absolute() if self._given is not None else default_root()
 
+    @property
+    def limit(self) -> float:
+        """Bytes that it may take; infinite if there is no limit."""
+        return default_limit(self.root) if self._limit is None else self._limit
+
     # --- what is there
 
     def read(self, blob: Blob) -> bytes:
         """The bytes, in memory. Raises `BlobMissing`, or `DigestMismatch` if the cached file is damaged."""
 
-        def verified(file: BinaryIO) -> bytes | None:
+        def whole(file: BinaryIO, entry: Path) -> bytes | None:
             data = read_up_to(file, blob.size + 1)
-            return data if len(data) == blob.size and digest_of(data) == blob.digest else None
+            if len(data) != blob.size or digest_of(data) != blob.digest:
+                return None
+            Record(entry).used()
+            return data
 
-        return self._find(blob, verified)[0]
+        return self._find(blob, whole)
 
     def open(self, blob: Blob) -> BinaryIO:
-        """A binary reader over verified bytes. Raises as `read`."""
+        """A binary reader over verified bytes; the file is held until it is closed. Raises as `read`."""
         if blob.size <= IN_MEMORY:
             return io.BytesIO(self.read(blob))
-        return self._find(blob, lambda file: reader_of(file) if self._verified.holds(file, blob) else None)[0]
+        return self._find(blob, lambda file, entry: reader_of(file) if self._holds_blob(file, entry, blob) else None)
+
+    def peek(self, blob: Blob) -> mmap.mmap | None:
+        """The bytes as a read-only map, held as long as it lives; None where they are not cached whole and right.
+
+        For what would be nice to have, such as the file of the version before, of which most can be taken over: it
+        fetches nothing, and a damaged file is as good as none.
+        """
+
+        def mapped(file: BinaryIO, entry: Path) -> mmap.mmap | None:
+            if not blob.size or not self._holds_blob(file, entry, blob):
+                return None
+            return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+
+        try:
+            return self._find(blob, mapped)
+        except LlmartifactsError:
+            return None
 
     def path(self, blob: Blob, fetch: Fetch | None = None, *, origin: Callable[[], str] = str) -> Path:
-        """A read-only file of the verified bytes.
+        """A read-only file of the verified bytes, held as long as the very object that is returned lives.
+
+        At most 256 are held at once; of more, as of a path of which only a copy or its text is kept, the file stays
+        for five minutes, and for as long as it is open in a way that holds it (see `hold.py`).
 
         Args:
             blob: Which bytes.
@@ -108,14 +160,19 @@ class BlobCache:
             Unreachable: The disk fails.
         """
         if fetch is None:
-            return self._find(blob, lambda file: self._verified.holds(file, blob) or None)[1]
+            return self._find(
+                blob, lambda file, entry: self._holds.path(entry, file) if self._holds_blob(file, entry, blob) else None
+            )
         found = self.get(blob)
         if found is not None:
             return found
         try:
-            return self._build(self.root, blob, fetch, origin)
+            made = self._build(self.root, blob, fetch, origin)
         except _ReadOnly:
             pass
+        else:
+            self._room.built(self.root, self.limit, blob.size)
+            return made
         try:
             return self._build(self._private_root(), blob, fetch, origin)
         except _ReadOnly as error:
@@ -149,16 +206,28 @@ class BlobCache:
 
         return self.path(blob, fetch, origin=lambda: str(source) if isinstance(source, Path) else "")
 
-    def _find(self, blob: Blob, verified: Callable[[BinaryIO], T | None]) -> tuple[T, Path]:
-        """What `verified` makes of the cached file, and its path. Raises as `read`; None from `verified` is damage."""
+    def _holds_blob(self, file: BinaryIO, entry: Path, blob: Blob) -> bool:
+        record = Record(entry)
+        if not self._verified.holds(file, blob, record):
+            return False
+        record.used()
+        return True
+
+    def _find(self, blob: Blob, use: Callable[[BinaryIO, Path], T | None]) -> T:
+        """What `use` makes of the cached file, open and held, and its path. Raises as `read`.
+
+        Args:
+            blob: Which bytes.
+            use: Verifies them; None from it is damage.
+        """
         damaged: Path | None = None
         for root in (self.root, self._private):
             if root is None:
                 continue
             entry = _entry(root, blob)
             try:
-                with open(os.open(entry, READ_FILE), "rb", buffering=0) as file:
-                    made = verified(file)
+                with open_held(entry) as file:
+                    made = use(file, entry)
             except (FileNotFoundError, NotADirectoryError, PermissionError):
                 continue
             except OSError as error:
@@ -166,7 +235,7 @@ class BlobCache:
                     raise storage_error(error, "read", entry) from error
                 made = None
             if made is not None:
-                return made, entry
+                return made
             damaged = entry
         if damaged is not None:
             raise DigestMismatch(
@@ -185,29 +254,48 @@ class BlobCache:
 
     def _build(self, root: Path, blob: Blob, fetch: Fetch, origin: Callable[[], str]) -> Path:
         entry = _entry(root, blob)
-        with _locked(entry.with_name(f"{entry.name}.lock")):
-            found = self.get(blob)  # another process may have built it while we waited
-            if found is not None:
-                return found
-            part = entry.with_name(f"{entry.name}.part")
-            try:
+        for _ in range(_ROUNDS):
+            with _locked(entry.with_name(f"{entry.name}.lock")):
+                found = self.get(blob)  # another process may have built it while we waited
+                if found is not None:
+                    return found
+                file = self._write(entry, blob, fetch, origin)
+                if file is None:
+                    return entry
+                with file:
+                    if is_at(file.fileno(), entry):
+                        return self._holds.path(entry, file)
+        gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(entry))
+        raise storage_error(gone, "open", entry)
+
+    def _write(self, entry: Path, blob: Blob, fetch: Fetch, origin: Callable[[], str]) -> BinaryIO | None:
+        """Build a file; returns it opened and held, None where it cannot be read, under a strict umask for instance."""
+        part, record = entry.with_name(f"{entry.name}.part"), Record(entry)
+        try:
+            with storage_errors("write", part):
+                record.remove()
+                part.unlink(missing_ok=True)  # what a killed builder left
+                fd = create_file(part)
+            with open(fd, "wb", buffering=0):
+                sink = _VerifyingSink(fd, part, blob, origin)
+                fetch(sink)
+                sink.finish()
                 with storage_errors("write", part):
-                    part.unlink(missing_ok=True)  # what a killed builder left
-                    fd = create_file(part)
-                with open(fd, "wb", buffering=0):
-                    sink = _VerifyingSink(fd, part, blob, origin)
-                    fetch(sink)
-                    sink.finish()
-                    with storage_errors("write", part):
-                        sync_data(fd)
+                    sync_data(fd)
+                written = os.fstat(fd)
+                held: BinaryIO | None = None
+                with suppress(OSError):
+                    held = open_held(part)  # before it has its name, so that nobody evicts it before it is opened
                 with storage_errors("write", entry):
                     os.rename(part, entry)
                     sync_folder(entry.parent)
-            except BaseException:
-                with suppress(OSError):
-                    part.unlink()
-                raise
-        return entry
+                if blob.size > IN_MEMORY:
+                    self._verified.built(fd, blob, written, record)
+                return held
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()
+            raise
 
     def _private_root(self) -> Path:
         with self._private_lock:
@@ -257,7 +345,7 @@ def _locked(lock: Path) -> Iterator[None]:
     while True:
         with storage_errors("write", lock):
             try:
-                lock.parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(lock.parent)
                 fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             except OSError as error:
                 if error.errno in _UNUSABLE:
@@ -275,6 +363,12 @@ def _locked(lock: Path) -> Iterator[None]:
                 return
         finally:
             os.close(fd)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, which nobody else may write to, whatever the umask: see `trust.py`."""
+    for place in (*reversed(folder.parents[:2]), folder):
+        place.mkdir(0o755, parents=True, exist_ok=True)
 
 
 def default_root() -> Path:

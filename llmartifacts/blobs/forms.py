@@ -1,11 +1,12 @@
-"""The forms in which a blob is stored: raw, or compressed by zstandard; the key says which.
+"""The forms in which a blob is stored: raw, compressed by zstandard, or as chunks; the key says which.
 
     sha256/ab/<hex>        the bytes themselves
     sha256/ab/<hex>.zst    one Zstandard frame (RFC 8878), then a skippable frame with the CRC-32 of the first, so that
                            `zstd -d` reads the file, and every stored bit counts: Zstandard ignores some of its own
                            (8 of the 1,240 bits of a small frame, measured), and a file with a flipped bit is damaged.
+    sha256/ab/<hex>.recipe how to make it from chunks; for everything over 1 MiB. See `chunks/`.
 
-Text is compressed where a probe says that it pays. Everything else stays raw, and so can be mapped where it lies.
+Small text is compressed where a probe says that it pays; other small content stays raw.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 RAW = ""
 ZSTD = ".zst"
-FORMS = (RAW, ZSTD)
+RECIPE = ".recipe"
+FORMS = (RAW, ZSTD, RECIPE)
 """In the order in which a reader looks for them."""
 
 _SMALLEST = 4096  # one block of the file system: nothing is gained below
@@ -42,13 +44,13 @@ def key_of(digest: Digest, form: str) -> str:
 def parse_key(key: str) -> tuple[Digest, str] | None:
     """Digest and form of a key, or None if it is no key of a blob."""
     name = key.rpartition("/")[2]
-    form = ZSTD if name.endswith(ZSTD) else RAW
+    form = next((f for f in (ZSTD, RECIPE) if name.endswith(f)), RAW)
     digest = Digest("sha256:" + name.removesuffix(form))
     return (digest, form) if len(digest) == 71 and key == key_of(digest, form) else None
 
 
 def form_for(head: bytes) -> str:
-    """The form that suits content that begins like this (up to 64 KiB are looked at)."""
+    """The form that suits small content that begins like this (up to 64 KiB are looked at)."""
     probe = head[:_PROBE]
     if len(head) < _SMALLEST or b"\0" in probe:
         return RAW

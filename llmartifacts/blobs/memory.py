@@ -24,7 +24,7 @@ class MemoryDriver(Driver):
         data = self._objects.get(check_key(key))
         if data is None:
             raise BlobMissing(f"there is no object {key}", file=self.where(key))
-        return io.BytesIO(data if start == 0 and length is None else data[start:][:length])
+        return io.BytesIO(data[start : None if length is None else start + length])
 
     def put_if_absent(self, key: str, source: Source) -> bool:
         """Store an object unless there is one."""

@@ -9,12 +9,10 @@ import time
 from typing import BinaryIO
 
 from llmartifacts.blobs.base import PIECE
+from llmartifacts.blobs.trust import TICK, Identity, Record, identity_of
 from llmartifacts.records.digest import Blob, Digest, digest_from_hex
 
 _REMEMBERED = 65_536
-_TICK = 50_000_000  # nanoseconds
-
-Identity = tuple[int, int, int, int, int]
 
 
 class Sha256:
@@ -46,33 +44,66 @@ def is_blob(stream: BinaryIO, blob: Blob) -> bool:
 
 
 class VerifiedFiles:
-    """Files on this host that this process has hashed, so that a warm one does not hash them again.
+    """Files on this host that were hashed, so that a warm process does not hash them again.
 
     A file is known by device, inode, size, and times of change. The files concerned have mode 0444 and are replaced by
-    `rename`, never written to; whoever does write to one changes its times, and it is hashed again.
+    `rename`, never written to; whoever does write to one changes its times, and it is hashed again. With a `Record`
+    the next process knows of it as well; what is trusted then, `trust.py` says.
     """
 
     def __init__(self) -> None:
         self._known: dict[Digest, Identity] = {}
 
-    def holds(self, file: BinaryIO, blob: Blob) -> bool:
-        """Whether an open file is exactly that blob; leaves it at its beginning."""
+    def holds(self, file: BinaryIO, blob: Blob, record: Record | None = None) -> bool:
+        """Whether an open file is exactly that blob; leaves it at its beginning.
+
+        Args:
+            file: The file, at its beginning.
+            blob: What it should be.
+            record: What earlier processes noted; asked first, and written once the file was hashed.
+        """
+        began = time.time_ns()
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode) or before.st_size != blob.size:
             return False
-        identity = _identity(before)
+        identity = identity_of(before)
         if self._known.get(blob.digest) == identity:
             return True
-        if not is_blob(file, blob) or _identity(os.fstat(file.fileno())) != identity:
+        if record is not None and record.vouches(blob, before):
+            self._remember(blob, identity)
+            return True
+        if not is_blob(file, blob) or identity_of(os.fstat(file.fileno())) != identity:
             return False
         file.seek(0)
-        # Times advance in ticks of a few milliseconds: a file changed just now could change again within the tick.
-        if time.time_ns() - before.st_ctime_ns > _TICK:
-            if len(self._known) >= _REMEMBERED:
-                self._known.pop(next(iter(self._known)), None)
-            self._known[blob.digest] = identity
+        if began - before.st_ctime_ns > TICK:  # else it could have changed while it was read, and look the same
+            self._remember(blob, identity)
+            if record is not None:
+                record.write(blob, identity, began)
         return True
 
+    def built(self, fd: int, blob: Blob, written: os.stat_result, record: Record) -> None:
+        """Know a file that was hashed while this process wrote it, and record it; waits until it has settled.
 
-def _identity(found: os.stat_result) -> Identity:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        It was this process's alone until it got its name, and has not been written to since: size and time of writing
+        are those after the last byte, and nothing else has changed it for a tick.
+
+        Args:
+            fd: The file, renamed since.
+            blob: What was written.
+            written: Its `fstat` after the last byte.
+            record: Where to note it.
+        """
+        named = os.fstat(fd)
+        wait = named.st_ctime_ns + TICK - time.time_ns()
+        if 0 <= wait <= TICK:
+            time.sleep(wait / 1e9 + 0.001)
+        now, identity = time.time_ns(), identity_of(os.fstat(fd))
+        same = identity == identity_of(named) and identity[:4] == identity_of(written)[:4]
+        if same and now - named.st_ctime_ns > TICK:
+            self._remember(blob, identity)
+            record.write(blob, identity, now)
+
+    def _remember(self, blob: Blob, identity: Identity) -> None:
+        if len(self._known) >= _REMEMBERED:
+            self._known.pop(next(iter(self._known)), None)
+        self._known[blob.digest] = identity

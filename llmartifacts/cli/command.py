@@ -62,6 +62,7 @@ _OTHER_WORDS = {
         "yank": "delete rm remove archive deprecate withdraw",
         "verify": "check fsck doctor",
         "stats": "du size usage",
+        "gc": "prune clean cleanup vacuum compact collect",
         "init": "new create setup",
     }.items()
     for word in words.split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from llmartifacts.records.names import version_number
 from llmartifacts.records.wording import counted, size
 
 if TYPE_CHECKING:
+    from llmartifacts.records.backend import Storage
     from llmartifacts.records.lineage import Lineage
     from llmartifacts.records.manifest import Manifest
     from llmartifacts.records.version import Collection, Found, Version
@@ -164,27 +166,30 @@ def _marks(version: Version) -> Piece:
     "show",
     panel=LOOK,
     examples=("show agent", "show kb:prod --json"),
-    shape='{"version": Version, "summary": text, "manifest": Manifest, "lineage": {"up": [Edge], "down": [Edge]}}',
+    shape='{"version": Version, "summary": text, "manifest": Manifest, "storage": {path: Storage},'
+    ' "lineage": {"up": [Edge], "down": [Edge]}}',
 )
 def show(session: Session, ref: ReferenceArgument) -> None:
     """Show one version: what it is, where it came from, what names it."""
     with session.open() as registry:
         found = registry.find(ref)
         graphs = {way: registry.lineage(found.version.pinned, way) for way in ("up", "down")}
+        kept = [f for f in found.manifest.files if f.url is None][: None if session.out.json else _SHOWN_FILES]
+        storage = dict(zip((f.path for f in kept), registry.backend.storage([f.blob for f in kept]), strict=True))
     summary, text = _said(found.manifest)
     near = {way: [edge for edge, _ in graph.steps(graph.root)] for way, graph in graphs.items()}
-    data = {"version": found.version, "summary": summary, "manifest": found.manifest, "lineage": near}
+    data = {"version": found.version, "summary": summary, "manifest": found.manifest, "storage": storage}
 
     def shown() -> None:
-        _show(session.out, found, summary, graphs)
+        _show(session.out, found, summary, graphs, storage)
         if text:
             session.out.line("text")
             session.out.block(text)
 
-    session.out.result(data, shown)
+    session.out.result({**data, "lineage": near}, shown)
 
 
-def _show(out: Output, found: Found, summary: str, graphs: dict[str, Lineage]) -> None:
+def _show(out: Output, found: Found, summary: str, graphs: dict[str, Lineage], storage: Mapping[str, Storage]) -> None:
     v = found.version
     out.line((str(v), NAME), f"  {v.kind}")
     out.fields(
@@ -207,27 +212,40 @@ def _show(out: Output, found: Found, summary: str, graphs: dict[str, Lineage]) -
         out.line("parts")
         columns = (Column("role", NAME), Column("kind"), Column("digest", FAINT))
         out.table(columns, [(c.role, c.kind, f"sha256:{short(c.digest)}") for c in found.manifest.components], indent=2)
-    _show_files(out, found.manifest)
+    _show_files(out, found.manifest, storage)
     for way, title in (("up", "came from"), ("down", "led to")):
         _show_edges(out, title, graphs[way])
 
 
-def _show_files(out: Output, manifest: Manifest) -> None:
+def _show_files(out: Output, manifest: Manifest, storage: Mapping[str, Storage]) -> None:
     if not manifest.files:
         return
     out.line("files")
+    rows = []
+    for f in manifest.files[:_SHOWN_FILES]:
+        kept = storage.get(f.path)
+        dead = size(kept.dead) if kept and kept.dead else ""
+        told = ("", "", "") if kept is None else (_form(kept.form), size(kept.stored), dead)
+        rows.append((f.path, size(f.size), *told, f"sha256:{short(f.digest)}", f.url or ""))
     out.table(
         (
             Column("path", NAME, shrinks=True),
             Column("size", right=True),
-            Column("digest", FAINT),
+            Column("as"),
+            Column("stored", right=True),
+            Column("dead", right=True, optional=True),
+            Column("digest", FAINT, optional=True),
             Column("kept at", FAINT),
         ),
-        [(f.path, size(f.size), f"sha256:{short(f.digest)}", f.url or "") for f in manifest.files[:_SHOWN_FILES]],
+        rows,
         indent=2,
     )
     if len(manifest.files) > _SHOWN_FILES:
         out.line((f"  and {len(manifest.files) - _SHOWN_FILES} more: --json", FAINT))
+
+
+def _form(form: str) -> Piece:
+    return (form, BAD) if form in ("missing", "damaged") else form
 
 
 def _show_edges(out: Output, title: str, graph: Lineage) -> None:

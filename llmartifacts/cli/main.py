@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from llmartifacts import wire
-from llmartifacts.cli import alias, demo, lineage, lock, log, look, project, promotion, registry, run, tag
+from llmartifacts.cli import alias, demo, lineage, lock, log, look, project, promotion, registry, run, tag, upkeep
 from llmartifacts.cli.command import Command, CommandGroup, Group, JsonOption, ProjectOption, RegistryOption, enter
 from llmartifacts.cli.context import Everywhere
 from llmartifacts.cli.failures import DEBUG, as_error, is_usage_error, tell, usage_of
@@ -63,8 +63,10 @@ COMMANDS: tuple[Command | CommandGroup, ...] = (
     lock.lock,
     lock.install,
     project.GROUP,
-    registry.verify,
-    registry.stats,
+    upkeep.verify,
+    upkeep.gc,
+    upkeep.stats,
+    upkeep.migrate,
 )
 """Every command, in the order that help lists them."""
 

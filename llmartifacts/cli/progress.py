@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from rich.progress import Progress
 
-    from llmartifacts.records.backend import Backend, BlobBackend, Staging
+    from llmartifacts.records.backend import Backend, BlobBackend, Content, Earlier, Staging
     from llmartifacts.records.digest import Blob
     from llmartifacts.registry import Registry
 
@@ -104,8 +104,8 @@ class _MeteredStaging:
         self._staging = staging
         self._advance = advance
 
-    def add(self, source: bytes | Path | BinaryIO) -> Blob:
-        blob = self._staging.add(source)
+    def add(self, source: Content, like: Earlier = tuple) -> Blob:
+        blob = self._staging.add(source, like)
         self._advance(blob.size)
         return blob
 

@@ -1,4 +1,4 @@
-"""`init`, `verify`, `stats`: the registry itself."""
+"""`init`: the registry itself."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from typing import Annotated
 
 import typer
 
-from llmartifacts import wire
-from llmartifacts.cli.command import KEEP, START, command
+from llmartifacts.cli.command import START, command
 from llmartifacts.cli.context import Session
-from llmartifacts.cli.failures import tell
-from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, Column
-from llmartifacts.cli.plain import plain
+from llmartifacts.cli.output import FAINT, GOOD, NAME
 from llmartifacts.cli.starter import starter as find_starter
 from llmartifacts.errors import Conflict, InvalidInput
-from llmartifacts.records.wording import counted, size
 
 _STARTER = ("templates", "eval_suites")
 
@@ -73,66 +69,3 @@ def _free(folder: str) -> Path:
 def _copy(source: Path) -> list[str]:
     shutil.copytree(source, source.name, ignore=shutil.ignore_patterns("__pycache__"))
     return sorted(p.as_posix() for p in Path(source.name).rglob("*") if p.is_file())
-
-
-@command(
-    "verify",
-    panel=KEEP,
-    examples=("verify", "verify --read-data"),
-    shape='Verification, with "ok"; each problem {"code", "message", "digest", "file", "versions", "hint", …}',
-)
-def verify(
-    session: Session,
-    read_data: Annotated[bool, typer.Option("--read-data", help="Read and hash every stored byte.")] = False,
-) -> None:
-    """Check that everything the versions need is there and right; exit code 5 if not."""
-    out = session.out
-    label = "reading and hashing every stored byte" if read_data else "checking that every file is there"
-    with session.open() as registry, out.working(label):
-        found = registry.verify(read_data=read_data)
-
-    def text() -> None:
-        done = "read and hashed" if read_data else "looked up"
-        out.line(f"{counted(found.versions, 'version')}, {counted(found.blobs, 'blob')} {done}")
-        if found.ok:
-            out.line(("all well", GOOD), "" if read_data else ("; --read-data also reads every byte", FAINT))
-            return
-        out.line((f"{len(found.problems)} damaged", BAD))
-        for problem in found.problems:
-            tell(problem, out, as_result=True)
-
-    out.result({"ok": found.ok, **plain(found)}, text)
-    if not found.ok:
-        raise typer.Exit(wire.DAMAGED)
-
-
-@command("stats", panel=KEEP, examples=("stats",), shape="Stats; all sizes in bytes")
-def stats(session: Session) -> None:
-    """Sizes: what the versions hold, and what is stored for it."""
-    with session.open() as registry:
-        found = registry.stats()
-    out = session.out
-
-    def text() -> None:
-        out.table(
-            (
-                Column("collection", NAME, wraps=True),
-                Column("kind", optional=True),
-                Column("versions", right=True),
-                Column("logical", right=True),
-                Column("stored", right=True),
-            ),
-            [(c.name, c.kind, str(c.versions), size(c.logical), size(c.stored)) for c in found.collections],
-        )
-        if found.collections:
-            out.line()
-        out.fields(
-            (
-                ("logical", size(found.logical)),
-                ("stored", f"{size(found.stored)} in {counted(found.blobs, 'blob')} and the manifests"),
-                ("database", size(found.database)),
-            ),
-            indent=0,
-        )
-
-    out.result(found, text)

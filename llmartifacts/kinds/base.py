@@ -56,8 +56,11 @@ class FileView(Protocol):
 class FileSink(Protocol):
     """Where `pack` puts an artifact's files."""
 
-    def add(self, path: str, source: bytes | Path | BinaryIO) -> None:
-        """Take one file: bytes, a file on disk (read as it is now), or a stream. Raises `InvalidPath`."""
+    def add(self, path: str, source: bytes | memoryview | Path | BinaryIO) -> None:
+        """Take one file: bytes, a view of a map, a file on disk (read as it is now), or a stream.
+
+        Raises `InvalidPath`.
+        """
 
     def add_external(self, path: str, url: str, digest: Digest, size: int) -> None:
         """Name a file that stays where it is, pinned by its digest."""
@@ -138,6 +141,16 @@ class Kind(ABC, Generic[V]):
             *diff_components(before, after),
         ]
         return Diff(self.name, "", "", tuple(changes))
+
+    def remarks(self, before: Manifest, after: Manifest, added: Mapping[str, int]) -> list[str]:
+        """What somebody who logs a version should know of it, one plain sentence each; this one has nothing to say.
+
+        Args:
+            before: The newest version of the collection before it.
+            after: The version that was logged.
+            added: Path of each of its files -> bytes that it added to what is stored.
+        """
+        return []
 
     @abstractmethod
     def summary(self, config: Mapping[str, Any]) -> str:

@@ -103,6 +103,8 @@ class _Inline:
 @dataclass(frozen=True, slots=True)
 class _OnDisk:
     file: Path
+    given: object
+    """What the caller named it by: a path out of a cache holds its file as long as that very object lives."""
 
     def open(self) -> BinaryIO:
         return open_regular(self.file)
@@ -168,7 +170,7 @@ class Files:
             if isinstance(source, bytes | bytearray | memoryview):
                 self._sources[path] = _Inline(path, bytes(source))
             elif isinstance(source, os.PathLike):
-                self._sources[path] = _OnDisk(find_regular(source, field=f"files.{path}"))
+                self._sources[path] = _OnDisk(find_regular(source, field=f"files.{path}"), source)
             else:
                 raise InvalidValue(
                     f"{path!r} is a {type(source).__name__}",
@@ -183,6 +185,7 @@ class Files:
                     next_step="Give an la.External.",
                 )
         self._external = dict(external or {})
+        self._handed: dict[str, Path] = {}
         if not self._sources and not self._external:
             raise InvalidValue("there are no files", field="files", next_step="Give at least one file.")
 
@@ -223,6 +226,7 @@ class Files:
         made = cls.__new__(cls)
         made._sources = {path: _Stored(view, path) for path in view.paths() if path not in external}
         made._external = dict(external)
+        made._handed = {}
         return made
 
     def paths(self) -> list[str]:
@@ -254,8 +258,12 @@ class Files:
             return stream.read()
 
     def path(self, path: str) -> Path:
-        """A file on disk with one file's bytes, read-only; its own name there may be another. Raises as `open`."""
-        return self._source(path).on_disk()
+        """A file on disk with one file's bytes, read-only; its own name there may be another. Raises as `open`.
+
+        It stays there as long as these `Files` live: a cache evicts no file whose path it still keeps, up to 256.
+        """
+        self._handed[path] = self._source(path).on_disk()
+        return self._handed[path]
 
     def export(self, directory: AnyPath) -> list[Path]:
         """Write every file that is not external into a directory, under its path: all of them or nothing.

@@ -78,7 +78,8 @@ class ModelSpec:
             raise InvalidValue.of(error) from None
         check_paths(self.files, field="model.files")
         object.__setattr__(self, "parameters", MappingProxyType(parameters))
-        files = {path: Path(os.fspath(file)) for path, file in self.files.items()}
+        # A path that holds its file does so only as long as that very object lives.
+        files = {path: f if isinstance(f, Path) else Path(os.fspath(f)) for path, f in self.files.items()}
         object.__setattr__(self, "files", MappingProxyType(files))
 
     def __hash__(self) -> int:

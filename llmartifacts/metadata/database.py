@@ -37,10 +37,10 @@ class Database(Protocol):
     """One database. Safe to use from several threads and after a fork."""
 
     types: ClassVar[Mapping[str, str]]
-    """Names of column types in `schema.py` -> this database's words."""
+    """Names of column types in `schema.py`, and `keyed` -> this database's words; those for `keyed` may be none."""
 
     def reading(self) -> AbstractContextManager[Session]:
-        """A read transaction: everything in it is of one moment."""
+        """A read transaction: everything in it is of one moment. In a transaction of this thread, that one again."""
 
     def writing(self) -> AbstractContextManager[Session]:
         """A write transaction, one at a time, in fair order. Raises `Busy`, `NotAllowed`."""

@@ -1,7 +1,8 @@
 """Numbered migrations. A release applies those it has and refuses a database that has more.
 
 Column types are the database's own words for `{id}`, `{text}`, `{bytes}`; numbers are `bigint`, times are microseconds
-since 1970 in UTC, digests are 32 raw bytes. A statement ends with `;`.
+since 1970 in UTC, digests are 32 raw bytes. `{keyed}` after a table of short rows keeps them in the order of their
+primary key, where a database can do so. A statement ends with `;`.
 """
 
 from __future__ import annotations
@@ -60,6 +61,13 @@ MIGRATIONS: tuple[str, ...] = (
       id {id}, project_id bigint, at bigint not null, verb {text} not null, subject {text} not null,
       entry {text} not null, leaf {bytes} not null);
     create index audit_project on audit(project_id, id);
+    """,
+    """
+    create table pack(id {id}, name {bytes} not null unique, size bigint not null, created_at bigint not null);
+    create table chunk(
+      id {bytes} primary key, pack bigint not null references pack(id), place_offset bigint not null,
+      stored bigint not null, length bigint not null, form bigint not null) {keyed};
+    create index chunk_pack on chunk(pack);
     """,
 )
 

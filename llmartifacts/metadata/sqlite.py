@@ -70,7 +70,12 @@ class SqliteDatabase:
         NotAllowed: It cannot be opened, or lies on a network file system.
     """
 
-    types: ClassVar[Mapping[str, str]] = {"id": "integer primary key", "text": "text", "bytes": "blob"}
+    types: ClassVar[Mapping[str, str]] = {
+        "id": "integer primary key",
+        "text": "text",
+        "bytes": "blob",
+        "keyed": "without rowid",
+    }
 
     def __init__(self, path: Path, *, create: bool = False, wait: float = WAIT_SECONDS) -> None:
         if tuple(map(int, apsw.sqlite_lib_version().split("."))) < MINIMUM:

@@ -377,4 +377,12 @@ def all_blobs(s: Session) -> list[Blob]:
     rows = s.rows(
         "select distinct x.blob, x.size from content x where x.manifest in (select digest from version) order by x.blob"
     )
+    if any(type(r[1]) is not int or r[1] < 0 for r in rows):
+        raise ValueError("a file is listed with a size that is none")
     return [Blob(digest_from_bytes(r[0]), r[1]) for r in rows]
+
+
+def first_needed(s: Session) -> dict[Digest, int]:
+    """Every blob that some version needs -> a number that grows in the order in which versions came to need them."""
+    rows = s.rows("select x.blob, min(v.id) from content x join version v on v.digest = x.manifest group by x.blob")
+    return {digest_from_bytes(r[0]): r[1] for r in rows}

@@ -5,7 +5,7 @@ A backend knows records and bytes, never kinds' values: packing and unpacking ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +19,10 @@ from llmartifacts.records.manifest import Manifest
 from llmartifacts.records.promotion import HistoryEntry, Promotion, State
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.version import Collection, Found, Project, RunRecord, Version
+
+Content = bytes | memoryview | Path | BinaryIO
+"""What can be stored: bytes, a view of a map, a file, or a stream."""
+Earlier = Callable[[], Sequence[Blob]]
 
 
 class BlobSource(Protocol):
@@ -37,8 +41,17 @@ class BlobSource(Protocol):
 class Staging(Protocol):
     """Bytes on their way in: invisible until `publish`, gone without a trace if that never comes."""
 
-    def add(self, source: bytes | Path | BinaryIO) -> Blob:
-        """Take bytes, a file or a stream, and make them durable in a place aside; returns their address."""
+    @property
+    def added(self) -> Mapping[Digest, int]:
+        """Digest of each large blob that was new -> bytes that it adds to what is stored."""
+
+    def add(self, source: Content, like: Earlier = tuple) -> Blob:
+        """Take bytes, a file or a stream, and make them durable in a place aside; returns their address.
+
+        Args:
+            source: The bytes. A map must not change meanwhile.
+            like: Gives the same file of earlier versions, the likeliest first; asked for large ones only.
+        """
 
     def publish(self) -> None:
         """Make all of it readable, at the cost of renames only."""
@@ -137,6 +150,46 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Storage:
+    """How one blob is stored.
+
+    Attributes:
+        digest: Of its content.
+        size: Bytes of its content.
+        form: `raw`, `zstd`, or the codec that cut it into chunks; `missing` or `damaged` where it cannot be read.
+        stored: Bytes that it takes: its object, and every chunk that it needs, those shared with others too.
+        chunks: How many distinct chunks it needs.
+        dead: Bytes of removed rows that its chunks still carry.
+    """
+
+    digest: Digest
+    size: int
+    form: str
+    stored: int
+    chunks: int = 0
+    dead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStats:
+    """Bytes of one version.
+
+    Attributes:
+        number: Its number.
+        logical: Bytes of its content.
+        added: Bytes that are stored for it and that no earlier version of the collection needs.
+        dead: Bytes of removed rows that its chunks still carry.
+        codecs: Path of each file -> how it is stored, as `Storage.form` says it.
+    """
+
+    number: int
+    logical: int
+    added: int
+    dead: int
+    codecs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionStats:
     """Bytes of one collection.
 
@@ -145,7 +198,9 @@ class CollectionStats:
         kind: Its kind.
         versions: How many versions.
         logical: Sum of the versions' sizes, in bytes.
-        stored: Bytes held for them, each distinct content once.
+        stored: Bytes held for them, each distinct object and chunk once.
+        dead: Bytes of removed rows that the newest version still carries in its chunks.
+        by_version: Each version, the oldest first, where one collection was asked for.
     """
 
     name: str
@@ -153,6 +208,8 @@ class CollectionStats:
     versions: int
     logical: int
     stored: int
+    dead: int = 0
+    by_version: tuple[VersionStats, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +217,13 @@ class Stats:
     """Bytes of a whole registry.
 
     Attributes:
-        collections: By collection.
+        collections: By collection; only one, where one was asked for.
         logical: Sum of all versions' sizes, in bytes.
-        stored: Bytes held for all of it, each distinct content once: blobs after compression, and manifests.
-        blobs: How many blobs.
+        stored: Bytes that really lie in the store: objects, packs and the manifests in the database.
+        blobs: How many blobs the versions need.
         database: Bytes of the metadata.
+        unused: Of what is stored, bytes that no version needs. `gc` frees them; those in packs that are more than half
+            in use only with `compact`.
     """
 
     collections: tuple[CollectionStats, ...]
@@ -172,6 +231,60 @@ class Stats:
     stored: int
     blobs: int
     database: int
+    unused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What `gc` freed, or would free.
+
+    Attributes:
+        dry_run: Whether nothing was changed.
+        objects: How many stored objects went.
+        chunks: How many chunks went.
+        packs: How many packs went, those included that were rewritten.
+        written: How many packs were written in their place.
+        recoded: How many blobs were encoded anew, without their dead rows.
+        dead: Bytes of dead rows that went with that.
+        before: Bytes stored before: objects and packs.
+        after: Bytes stored after.
+        left: Of those, bytes in packs that no version needs, and that stay until more of their pack is unneeded.
+    """
+
+    dry_run: bool
+    objects: int
+    chunks: int
+    packs: int
+    written: int
+    recoded: int
+    dead: int
+    before: int
+    after: int
+    left: int
+
+    @property
+    def freed(self) -> int:
+        """Bytes that are stored no more; negative where `compact` took versions apart that shared rows."""
+        return self.before - self.after
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """What `migrate` moved to packs, or would move.
+
+    Attributes:
+        dry_run: Whether nothing was changed.
+        files: How many blobs were cut into chunks.
+        before: Bytes that they took before.
+        after: Bytes that were stored for them instead; None where nothing was done: that shows only by doing it.
+        problems: What could not be moved, and stays as it was.
+    """
+
+    dry_run: bool
+    files: int
+    before: int
+    after: int | None
+    problems: tuple[LlmartifactsError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,17 +296,23 @@ class Verification:
         blobs: How many blobs were checked.
         read_data: Whether every byte was read and hashed.
         problems: What is wrong, each naming the file, the digest and the versions; empty if all is well.
+        packs: How many packs were checked.
     """
 
     versions: int
     blobs: int
     read_data: bool
     problems: tuple[LlmartifactsError, ...] = ()
+    packs: int = 0
 
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
+
+
+Progress = Callable[[int, int], None]
+"""Takes the bytes done and the bytes in all."""
 
 
 class Backend(Protocol):
@@ -326,5 +445,14 @@ class Backend(Protocol):
     def verify(self, *, read_data: bool = False) -> Verification:
         """Check that everything a version needs is there; with `read_data`, that every byte is right."""
 
-    def stats(self, project: str | None = None) -> Stats:
-        """Bytes, logical and stored."""
+    def stats(self, project: str | None = None, name: str | None = None) -> Stats:
+        """Bytes, logical and stored; of one collection also by version. Raises `NotFound`."""
+
+    def storage(self, blobs: Sequence[Blob]) -> list[Storage]:
+        """How each blob is stored."""
+
+    def gc(self, *, dry_run: bool = False, compact: bool = False, actor: str) -> Collected:
+        """Free what no version needs; with `compact`, also rows that no content holds any more."""
+
+    def migrate(self, *, dry_run: bool = False, progress: Progress | None = None, actor: str) -> Migrated:
+        """Cut large blobs that are stored whole into chunks."""

@@ -256,7 +256,7 @@ def _target(directory: Path) -> BlobCache:
             field="directory",
             next_step="Name an empty directory, or one that was installed into before.",
         )
-    return BlobCache(directory)
+    return BlobCache(directory, limit="none")
 
 
 def _fetch_all(

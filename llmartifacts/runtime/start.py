@@ -156,7 +156,7 @@ class Start(Generic[T]):
         """Start from the very versions of a lockfile; frozen, without ever touching the registry."""
         with task.step(f"reading {path}"):
             lock = lockfile.read(path)
-            folder = BlobCache(path) if path.is_dir() else None
+            folder = BlobCache(path, limit="none") if path.is_dir() else None
             origin = str(path / FILE_NAME if folder else path)
 
         def offline() -> Loaded[T]:

@@ -53,7 +53,7 @@ class MemoryFiles:
 
     # --- FileSink
 
-    def add(self, path: str, source: bytes | Path | BinaryIO) -> None:
+    def add(self, path: str, source: bytes | memoryview | Path | BinaryIO) -> None:
         """Take one file."""
         check_path(path)
         if path in self.descriptors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from llmartifacts.metadata import audit, graph, projects, runs, versions
@@ -15,6 +16,7 @@ from llmartifacts.records.names import LATEST
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.times import from_micros
 from llmartifacts.records.version import Version
+from llmartifacts.versioning.chunk_index import RecordedIndex
 from llmartifacts.versioning.parts import Parts
 from llmartifacts.versioning.promote import promote_in
 
@@ -63,8 +65,15 @@ def commit(
             request = PromotionRequest(tuple(_last_of_each(targets)), drafts[0].message)
             promote_in(s, parts, project_id, project, request, actor=actor, verb="log")
         if staging is not None:
-            staging.publish()
+            with chunks_recorded_in(parts, s):
+                staging.publish()
         return made if len(made) == 1 else _with_final_aliases(drafts, made)
+
+
+def chunks_recorded_in(parts: Parts, s: Session) -> AbstractContextManager[None]:
+    """What is stored of chunks meanwhile is recorded in this transaction."""
+    index = parts.blobs.index
+    return index.within(s) if isinstance(index, RecordedIndex) else nullcontext()
 
 
 def _version(

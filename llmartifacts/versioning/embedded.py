@@ -25,7 +25,18 @@ from llmartifacts.blobs.store import BlobStore
 from llmartifacts.errors import Conflict, Damaged, NotFound
 from llmartifacts.metadata import audit, projects, versions
 from llmartifacts.metadata.store import MetadataStore
-from llmartifacts.records.backend import Draft, PromotionRequest, Reading, Staging, Stats, Verification
+from llmartifacts.records.backend import (
+    Collected,
+    Draft,
+    Migrated,
+    Progress,
+    PromotionRequest,
+    Reading,
+    Staging,
+    Stats,
+    Storage,
+    Verification,
+)
 from llmartifacts.records.digest import Blob, Digest
 from llmartifacts.records.lineage import Direction, Lineage
 from llmartifacts.records.manifest import Manifest
@@ -33,8 +44,11 @@ from llmartifacts.records.names import DEFAULT_PROJECT
 from llmartifacts.records.promotion import HistoryEntry, Promotion, State
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.version import Collection, Project, RunRecord, Version
-from llmartifacts.versioning import amend, look, rollback, runs, verify
+from llmartifacts.versioning import amend, look, rollback, runs, stats, verify
+from llmartifacts.versioning.chunk_index import RecordedIndex
 from llmartifacts.versioning.commit import commit
+from llmartifacts.versioning.gc import gc
+from llmartifacts.versioning.migrate import migrate
 from llmartifacts.versioning.parts import Parts
 from llmartifacts.versioning.promote import promote
 from llmartifacts.versioning.read import read
@@ -110,7 +124,8 @@ class EmbeddedBackend:
         except BaseException:
             database.close()
             raise
-        return cls(Parts(store, BlobStore.local(place / "blobs"), str(place)))
+        blobs = BlobStore.local(place / "blobs", index=lambda driver: RecordedIndex(store, driver))
+        return cls(Parts(store, blobs, str(place)))
 
     @property
     def location(self) -> str:
@@ -258,9 +273,21 @@ class EmbeddedBackend:
         """Check that everything a version needs is there."""
         return verify.verify(self._parts, read_data=read_data)
 
-    def stats(self, project: str | None = None) -> Stats:
-        """Bytes, logical and stored."""
-        return verify.stats(self._parts, project)
+    def stats(self, project: str | None = None, name: str | None = None) -> Stats:
+        """Bytes, logical and stored; of one collection also by version."""
+        return stats.stats(self._parts, project, name)
+
+    def storage(self, blobs: Sequence[Blob]) -> list[Storage]:
+        """How each blob is stored."""
+        return stats.storage(self._parts, blobs)
+
+    def gc(self, *, dry_run: bool = False, compact: bool = False, actor: str) -> Collected:
+        """Free what no version needs."""
+        return gc(self._parts, actor=actor, dry_run=dry_run, compact=compact)
+
+    def migrate(self, *, dry_run: bool = False, progress: Progress | None = None, actor: str) -> Migrated:
+        """Cut large blobs that are stored whole into chunks."""
+        return migrate(self._parts, actor=actor, dry_run=dry_run, progress=progress)
 
 
 def _is_there(path: Path) -> bool:

@@ -23,6 +23,7 @@ ENDS = {
     "04_bundle.py": "refused: index-dimension",
     "05_lineage_and_runs.py": "build-index, done: support-docs:v1 -> support-kb:v1",
     "06_your_own_kind.py": "prod has alias, digest, version",
+    "07_update_an_index.py": "prod finds: help/401",
 }
 
 

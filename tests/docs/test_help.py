@@ -19,7 +19,7 @@ from llmartifacts.cli.welcome import FIRST_STEPS
 PROGRAM: Any = typer.main.get_command(build())
 DESIGNED = {
     *("demo", "init", "log", "ls", "show", "diff", "pull", "promote", "rollback", "history", "state", "yank"),
-    *("alias", "tag", "lineage", "run", "lock", "install", "verify", "stats", "project"),
+    *("alias", "tag", "lineage", "run", "lock", "install", "verify", "gc", "stats", "migrate", "project"),
 }
 WIDTH = 80
 

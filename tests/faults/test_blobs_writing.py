@@ -16,13 +16,16 @@ from pathlib import Path
 
 import pytest
 
+from llmartifacts.blobs.base import read_up_to
 from llmartifacts.blobs.cache import BlobCache
-from llmartifacts.blobs.forms import Reader, parse_key
+from llmartifacts.blobs.chunks.check import check_pack
+from llmartifacts.blobs.chunks.pack import parse_key as parse_pack
+from llmartifacts.blobs.forms import RECIPE, Reader, parse_key
 from llmartifacts.blobs.store import BlobStore
-from llmartifacts.records.digest import digest_of
+from llmartifacts.records.digest import Blob, Digest, digest_of
 
 HEAD = """
-import io, json, os, sys
+import io, json, os, random, sys
 import zstandard
 from pathlib import Path
 from llmartifacts.blobs.cache import BlobCache
@@ -35,8 +38,8 @@ store = BlobStore.local(base / "blobs", cache=BlobCache(base / "cache"))
 DATA = {
     "small": b"small content",
     "text": b"a line of text, again and again\\n" * 500,
-    "stream": bytes(range(256)) * 8192,
-    "text stream": b"a line of text, again and again\\n" * 60000,
+    "stream": random.Random(1).randbytes(2_100_000),
+    "text stream": b"".join(b"line %d of a text, again and again\\n" % i for i in range(60000)),
 }
 """
 PUT = """
@@ -76,7 +79,8 @@ left = [str(p) for p in (base / "tmp").rglob("*")] + [str(p) for p in base.rglob
 work(DATA[sys.argv[2]])
 print(json.dumps([found, left]))
 """
-KINDS = ("small", "text", "stream", "text stream")
+SMALL, LARGE = ("small", "text"), ("stream", "text stream")
+KINDS = (*SMALL, *LARGE)
 
 
 def injected(strace: str, inject: str, code: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -93,13 +97,25 @@ def all_is_whole(base: Path) -> list[str]:
     store = BlobStore.local(base / "blobs", cache=BlobCache(base / "cache"))
     assert not list((base / "tmp").rglob("*"))
     digests = []
-    for key, _ in store.driver.list():
+    for key, size in store.driver.list():
+        pack = parse_pack(key)
+        if pack is not None:  # needed by a recipe, or an orphan that nothing names: whole in any case
+            check_pack(store.driver, pack, size)
+            continue
         parsed = parse_key(key)
         assert parsed is not None, f"{key} lies in the store"
-        with Reader(parsed[1], store.driver.get(key)) as reader:
-            assert digest_of(b"".join(reader.pieces(2**30))) == parsed[0]
+        assert digest_of(_content(store, key, *parsed)) == parsed[0]
         digests.append(parsed[0])
     return digests
+
+
+def _content(store: BlobStore, key: str, digest: Digest, form: str) -> bytes:
+    with store.driver.get(key) as stored:
+        if form == RECIPE:
+            recipe = store.chunks.recipe(read_up_to(stored, 2**30), origin=key)
+            return store.read(Blob(digest, recipe.size))
+        with Reader(form, stored) as reader:
+            return b"".join(reader.pieces(2**30))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -121,15 +137,40 @@ def all_is_whole(base: Path) -> list[str]:
 def test_a_put_that_the_disk_refuses_is_a_typed_error_and_leaves_nothing(
     strace: str, tmp_path: Path, kind: str, call: str, error: str, code: str, says: str
 ) -> None:
-    done = injected(strace, f"{call}:error={error}:when=1", HEAD + PUT + TRY, str(tmp_path), kind)
+    refuses(strace, tmp_path, kind, f"{call}:error={error}:when=1", code, says)
+
+
+@pytest.mark.parametrize("kind", LARGE)
+@pytest.mark.parametrize(
+    ("call", "error", "when", "code", "says"),
+    [
+        ("writev", "ENOSPC", 1, "not_allowed", "is full"),
+        ("writev", "EDQUOT", 1, "not_allowed", "is full"),
+        ("writev", "EIO", 2, "unreachable", "Input/output error"),
+        ("fdatasync", "EIO", 2, "unreachable", "Input/output error"),  # of the recipe; the first is of the pack
+        ("link,linkat", "ENOSPC", 2, "not_allowed", "is full"),
+        ("link,linkat", "EROFS", 2, "not_allowed", "Read-only"),
+        ("fsync", "EIO", 5, "unreachable", "Input/output error"),
+        ("mkdirat", "EDQUOT", 3, "not_allowed", "is full"),
+    ],
+)
+def test_a_pack_or_recipe_that_the_disk_refuses_is_a_typed_error_and_leaves_nothing(
+    strace: str, tmp_path: Path, kind: str, call: str, error: str, when: int, code: str, says: str
+) -> None:
+    refuses(strace, tmp_path, kind, f"{call}:error={error}:when={when}", code, says)
+
+
+def refuses(strace: str, base: Path, kind: str, inject: str, code: str, says: str) -> None:
+    """A put with a failing system call: a typed error, nothing left aside, and the next try stores it."""
+    done = injected(strace, inject, HEAD + PUT + TRY, str(base), kind)
     assert done.returncode == 0, done.stderr
     (found, left) = json.loads(done.stdout)
     assert found[0] == code
     assert says in found[1]
-    assert str(tmp_path) in found[1]
+    assert str(base) in found[1]
     assert found[2]
-    assert left in ([], [str(tmp_path / "tmp")])
-    assert len(all_is_whole(tmp_path)) == 1
+    assert left in ([], [str(base / "tmp")])
+    assert len(all_is_whole(base)) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -166,10 +207,38 @@ def test_healing_that_fails_leaves_the_damaged_file_to_be_healed_by_the_next(
     assert len(all_is_whole(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("kind", ["text", "stream"])
+@pytest.mark.parametrize("kind", ["small", "stream"])
+@pytest.mark.parametrize(("error", "when"), [("EIO", 1), ("ENOSPC", 2)])
+def test_healing_a_pack_or_a_recipe_that_fails_is_finished_by_the_next(
+    strace: str, tmp_path: Path, kind: str, error: str, when: int
+) -> None:
+    """Both are damaged; the first rename is that of the pack, the second that of the recipe."""
+    code = HEAD + HEAL + TRY
+    inject = f"rename,renameat,renameat2:error={error}:when={when if kind == 'stream' else 1}"
+    done = injected(strace, inject, HEAD + PUT + "work(DATA[sys.argv[2]])" + code, str(tmp_path), kind)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0][0] in ("unreachable", "not_allowed")
+    assert len(all_is_whole(tmp_path)) == 1
+
+
 @pytest.mark.parametrize(
-    ("calls", "times"),
-    [("write", 3), ("fdatasync", 1), ("link,linkat", 1), ("fsync", 4), ("unlink,unlinkat", 1), ("rmdir,unlinkat", 2)],
+    ("kind", "calls", "times"),
+    [
+        ("text", "write", 3),
+        ("text", "fdatasync", 1),
+        ("text", "link,linkat", 1),
+        ("text", "fsync", 4),
+        ("text", "unlink,unlinkat", 1),
+        ("text", "rmdir,unlinkat", 2),
+        ("stream", "writev", 2),
+        ("stream", "write", 2),
+        ("stream", "fdatasync", 2),
+        ("stream", "link,linkat", 2),
+        ("stream", "mkdir,mkdirat", 6),
+        ("stream", "fsync", 7),
+        ("stream", "unlink,unlinkat", 2),
+        ("stream", "rmdir,unlinkat", 3),
+    ],
 )
 def test_a_writer_killed_at_any_system_call_leaves_nothing_half_written(
     strace: str, tmp_path: Path, kind: str, calls: str, times: int
@@ -192,7 +261,7 @@ def test_a_writer_killed_at_any_system_call_leaves_nothing_half_written(
 
 
 def _data(kind: str) -> bytes:
-    return {"text": b"a line of text, again and again\n" * 500, "stream": bytes(range(256)) * 8192}[kind]
+    return {"text": b"a line of text, again and again\n" * 500, "stream": random.Random(1).randbytes(2_100_000)}[kind]
 
 
 WRITER = """
@@ -231,6 +300,8 @@ def test_what_a_killed_writer_published_is_there_and_nothing_else_shows(tmp_path
 SAME = """
 import random
 bodies = [random.Random(i).randbytes(1000 * i) for i in range(1, 20)] + [b"line\\n" * 100_000, bytes(3_000_000)]
+bodies += [random.Random(i).randbytes(1_500_000) for i in range(4)]
+bodies += [b"".join(b"%d %d\\n" % (i, j * j) for j in range(200_000)) for i in range(2)]
 print("ready", flush=True)
 sys.stdin.readline()
 for data in bodies:
@@ -253,6 +324,32 @@ def test_eight_processes_put_the_same_content_at_once(tmp_path: Path) -> None:
     assert [w.returncode for w in workers] == [0] * 8
     assert len(set(told)) == 1
     assert sorted(all_is_whole(tmp_path)) == sorted(json.loads(told[0]))
+
+
+def test_a_reader_never_sees_content_whose_chunks_are_not_there_yet(tmp_path: Path) -> None:
+    """Everything that is listed while others write can be read, by a reader that knew nothing of its packs."""
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", HEAD + WRITER, str(tmp_path), str(i)], stdout=subprocess.PIPE, text=True
+        )
+        for i in range(2)
+    ]
+    try:
+        for writer in writers:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "ready\n"
+        store = BlobStore.local(tmp_path / "blobs", cache=BlobCache(tmp_path / "cache"))
+        seen: set[str] = set()
+        while len(seen) < 12:
+            for key, _ in store.driver.list("sha256/"):
+                parsed = parse_key(key)
+                if parsed is not None and parsed[1] == RECIPE and parsed[0] not in seen:
+                    assert digest_of(_content(store, key, *parsed)) == parsed[0]
+                    seen.add(parsed[0])
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
 
 
 def test_a_limit_on_the_size_of_files_is_a_typed_error_and_leaves_nothing(tmp_path: Path) -> None:

@@ -182,6 +182,9 @@ VERBS: dict[str, Callable[[la.Registry], object]] = {
     "rollback": lambda r: r.rollback("a:prod", whole=True, reason="x"),
     "tag": lambda r: r.tag("a:v1", set={"z": "1"}),
     "yank": lambda r: r.yank("f:v1", reason="x"),
+    "stats of one": lambda r: r.stats("f"),
+    "migrate": lambda r: r.migrate(),
+    "gc": lambda r: (r.gc(dry_run=True), r.gc(compact=True)),
 }
 TABLES = ["project", "collection", "manifest", "content", "version", "alias", "promotion", "move", "edge", "tag"]
 TABLES += ["run", "run_version", "audit", "meta"]

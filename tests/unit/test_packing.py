@@ -20,7 +20,7 @@ class Store:
     def __init__(self, folder):
         self.blobs, self.broken, self.folder = {}, {}, folder
 
-    def add(self, source):
+    def add(self, source, like=tuple):
         data = source if isinstance(source, bytes) else source.read()
         digest = digest_of(data)
         self.blobs[digest] = data

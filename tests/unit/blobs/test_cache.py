@@ -36,7 +36,8 @@ def never(sink: Sink) -> None:
 
 
 def names(cache: BlobCache) -> list[str]:
-    return sorted(p.name for p in cache.root.rglob("*") if p.is_file())
+    """Every file but the records."""
+    return sorted(p.name for p in cache.root.rglob("*") if p.is_file() and p.suffix != ".ok")
 
 
 def spoil(path: Path) -> None:

@@ -1,29 +1,35 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmartifacts.blobs import local
 from llmartifacts.blobs.cache import BlobCache
-from llmartifacts.blobs.forms import RAW, ZSTD, encode, key_of
+from llmartifacts.blobs.chunks.pack import key_of as pack_key
+from llmartifacts.blobs.forms import RAW, RECIPE, ZSTD, encode, key_of
 from llmartifacts.blobs.store import BlobStore
-from llmartifacts.errors import BlobMissing, Conflict, DigestMismatch, InvalidInput, NotAllowed, NotFound
+from llmartifacts.errors import BlobMissing, Conflict, Damaged, DigestMismatch, InvalidInput, NotAllowed, NotFound
 from llmartifacts.records.backend import BlobBackend, Staging
 from llmartifacts.records.digest import Blob, digest_of
 
 TEXT = b'{"id": 1, "text": "where is my order"}\n' * 1000
+MIDDLE = os.urandom(1024 * 1024)
+"""As large as what is stored as one file can be."""
 BIG = os.urandom(9 * 1024 * 1024)
-BIG_TEXT = TEXT * 300
+BIG_TEXT = b"".join(b'{"id": %d, "text": "where is my order"}\n' % i for i in range(300_000))
 
 
 def put(store: BlobStore, source: bytes | Path | BinaryIO) -> Blob:
@@ -37,6 +43,10 @@ def files_below(folder: Path) -> list[Path]:
     return [p for p in folder.rglob("*") if p.is_file()]
 
 
+def packs_of(store: BlobStore) -> list[Path]:
+    return [Path(store.driver.where(key)) for key, _ in store.driver.list("packs/")]
+
+
 def test_a_store_and_its_staging_keep_the_contract_of_a_backend(store: BlobStore) -> None:
     backend: BlobBackend = store
     with backend.stage() as staging:
@@ -46,6 +56,7 @@ def test_a_store_and_its_staging_keep_the_contract_of_a_backend(store: BlobStore
     assert backend.read(blob) == b"x"
 
 
+@settings(deadline=None)
 @given(
     data=st.one_of(
         st.binary(max_size=5000), st.text(max_size=3000).map(str.encode), st.binary(max_size=9).map(lambda b: b * 2000)
@@ -58,6 +69,7 @@ def test_any_bytes_in_are_the_same_bytes_out(data: bytes) -> None:
     assert store.read(blob) == store.open(blob).read() == data
 
 
+@settings(deadline=None)
 @given(blobs=st.lists(st.binary(max_size=200), max_size=12))
 def test_as_many_objects_are_stored_as_there_are_contents(blobs: list[bytes]) -> None:
     store = BlobStore.memory()
@@ -106,11 +118,45 @@ def test_staging_nothing_touches_nothing(store: BlobStore, tmp_path: Path) -> No
 
 def test_publishing_is_links_only_and_the_file_stays_where_it_was_written(store: BlobStore) -> None:
     with store.stage() as staging:
-        blob = staging.add(BIG)
+        blob = staging.add(MIDDLE)
         inode = files_below(store.scratch)[0].stat().st_ino
         staging.publish()
         staging.publish()
     assert store.path(blob).stat().st_ino == inode
+
+
+def test_publishing_large_content_is_links_only_too(store: BlobStore) -> None:
+    with store.stage() as staging:
+        blob = staging.add(BIG)
+        written = {p.stat().st_ino for p in files_below(store.scratch)}
+        staging.publish()
+        staging.publish()
+    assert {p.stat().st_ino for p in files_below(store.driver.root)} == written  # type: ignore[attr-defined]
+    assert {p.suffix for p in files_below(store.driver.root)} == {".pack", ".recipe"}  # type: ignore[attr-defined]
+    assert store.read(blob) == BIG
+
+
+@pytest.mark.parametrize("data", [BIG, BIG_TEXT], ids=["noise", "text"])
+def test_large_content_that_is_there_is_not_written_again(store: BlobStore, data: bytes) -> None:
+    put(store, data)
+    before = sorted(store.driver.list())
+    with store.stage() as staging:
+        staging.add(io.BytesIO(data))
+        assert not files_below(store.scratch)
+        staging.publish()
+    assert sorted(store.driver.list()) == before
+
+
+@pytest.mark.parametrize("data", [BIG, BIG_TEXT], ids=["noise", "text"])
+def test_a_new_version_of_large_content_costs_what_changed(store: BlobStore, data: bytes) -> None:
+    first = put(store, data)
+    changed = data[:3_000_000] + b"a new line\n" + data[3_000_000:] + b"and one more\n"
+    with store.stage() as staging:
+        second = staging.add(changed)
+        staging.publish()
+    assert staging.added[second.digest] < 0.1 * len(changed)
+    assert store.read(second) == changed
+    assert store.read(first) == data
 
 
 def test_content_that_is_there_is_not_written_again(store: BlobStore) -> None:
@@ -200,24 +246,27 @@ def test_every_way_out_gives_the_same_bytes(store: BlobStore, data: bytes) -> No
 def test_raw_content_is_handed_over_where_it_lies_and_compressed_content_through_the_cache(
     store: BlobStore, cache: BlobCache
 ) -> None:
-    raw, text = store.path(put(store, BIG)), store.path(put(store, BIG_TEXT))
+    raw = store.path(put(store, MIDDLE))
+    made = [store.path(put(store, data)) for data in (TEXT, BIG, BIG_TEXT)]
     assert raw.is_relative_to(store.driver.root)  # type: ignore[attr-defined]
-    assert text.is_relative_to(cache.root)
-    assert stat.S_IMODE(raw.stat().st_mode) == stat.S_IMODE(text.stat().st_mode) == 0o444
-    assert not files_below(cache.root) or files_below(cache.root) == [text]
+    assert all(path.is_relative_to(cache.root) for path in made)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (raw, *made)} == {0o444}
+    assert {p for p in files_below(cache.root) if p.suffix != ".ok"} == set(made)
 
 
 def test_text_takes_less_room_than_it_has_bytes(store: BlobStore) -> None:
-    blob = put(store, BIG_TEXT)
-    stored = next(store.list())
-    assert stored.digest == blob.digest
-    assert stored.size is None
-    assert stored.stored == store.stored_size(blob) < blob.size / 10
-    assert Path(stored.file).stat().st_size == stored.stored
+    for data in (TEXT, BIG_TEXT):
+        blob = put(store, data)
+        stored = next(s for s in store.list() if s.digest == blob.digest)
+        assert stored.size is None
+        assert stored.stored == store.stored_size(blob)
+        assert stored.stored < blob.size / 5
+        assert Path(stored.file).stat().st_size == stored.stored
+    assert sum(size for _, size in store.driver.list()) < (len(TEXT) + len(BIG_TEXT)) / 5
 
 
 def test_a_blob_asked_for_with_the_wrong_size_is_refused(store: BlobStore) -> None:
-    for data in (b"small", TEXT, BIG, BIG_TEXT):
+    for data in (b"small", TEXT, MIDDLE, BIG, BIG_TEXT):
         blob = put(store, data)
         for size in (blob.size - 1, blob.size + 1, 0, 2**60):
             for call in (store.read, store.open, store.path, store.check):
@@ -226,7 +275,7 @@ def test_a_blob_asked_for_with_the_wrong_size_is_refused(store: BlobStore) -> No
 
 
 def test_a_check_that_reads_nothing_still_sees_a_missing_or_truncated_file(store: BlobStore) -> None:
-    blob = put(store, BIG)
+    blob = put(store, MIDDLE)
     store.check(blob, read_data=False)
     path = store.path(blob)
     path.chmod(0o644)
@@ -236,6 +285,27 @@ def test_a_check_that_reads_nothing_still_sees_a_missing_or_truncated_file(store
     path.unlink()
     with pytest.raises(BlobMissing):
         store.check(blob, read_data=False)
+
+
+def test_a_check_that_reads_nothing_still_sees_a_missing_or_truncated_pack(store: BlobStore) -> None:
+    blob = put(store, BIG)
+    store.check(blob, read_data=False)
+    (pack,) = packs_of(store)
+    pack.chmod(0o644)
+    os.truncate(pack, 5_000_000)
+    for call in (partial(store.check, read_data=False), store.check, store.read, store.path):
+        with pytest.raises(Damaged) as caught:
+            call(blob)
+        assert (caught.value.file, caught.value.digest) == (str(pack), blob.digest)
+    put(store, BIG)
+    for call in (partial(store.check, read_data=False), store.check, store.read, store.path):
+        call(blob)
+        shutil.rmtree(store.cache.root, ignore_errors=True)
+        pack.rename(pack.with_name("aside"))
+        with pytest.raises(BlobMissing) as missing:
+            call(blob)
+        assert (missing.value.file, missing.value.digest) == (str(pack), blob.digest)
+        pack.with_name("aside").rename(pack)
 
 
 def test_what_is_missing_is_named_with_the_place_where_it_should_be(store: BlobStore) -> None:
@@ -266,7 +336,7 @@ def test_a_deleted_blob_is_gone_in_every_form(store: BlobStore) -> None:
 
 
 @pytest.mark.parametrize("form", [RAW, ZSTD])
-@pytest.mark.parametrize("data", [TEXT, BIG_TEXT], ids=["small", "big"])
+@pytest.mark.parametrize("data", [TEXT, TEXT * 20], ids=["small", "larger"])
 def test_logging_the_same_content_again_heals_whatever_form_is_damaged(
     store: BlobStore, form: str, data: bytes
 ) -> None:
@@ -277,6 +347,100 @@ def test_logging_the_same_content_again_heals_whatever_form_is_damaged(
     assert put(store, io.BytesIO(data)) == blob
     assert store.read(blob) == data
     assert store.standing(blob)[1] == []
+
+
+@pytest.mark.parametrize("form", [RAW, ZSTD, RECIPE])
+@pytest.mark.parametrize("data", [BIG, BIG_TEXT], ids=["noise", "text"])
+def test_large_content_heals_whatever_form_it_is_stored_in(store: BlobStore, form: str, data: bytes) -> None:
+    """An earlier release stored large content whole, so that may lie there too."""
+    blob = put(store, data)
+    store.driver.replace(key_of(blob.digest, form), b"damaged")
+    if form == RECIPE:
+        store.driver.replace(key_of(blob.digest, ZSTD), encode(ZSTD, data))
+    assert put(store, io.BytesIO(data)) == blob
+    assert store.read(blob) == data
+    assert store.standing(blob)[1] == []
+
+
+def damage_in(pack: Path) -> Iterator[tuple[str, bytes]]:
+    """Every part of a pack altered: what is wrong, and the bytes."""
+    good = pack.read_bytes()
+    count = int.from_bytes(good[-48:-44], "little")
+    footer = len(good) - 48 - 56 * count
+    for part, at in {
+        "header": 3,
+        "a chunk": footer // 2,
+        "the last chunk": footer - 9,
+        "the footer": footer + 5,
+        "the trailer": len(good) - 20,
+        "the end": len(good) - 1,
+    }.items():
+        yield part, good[:at] + bytes([good[at] ^ 16]) + good[at + 1 :]
+    yield "cut short", good[: len(good) // 2]
+    yield "empty", b""
+    yield "longer", good + b"\0"
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["by another process", "by the same process"])
+@pytest.mark.parametrize("data", [BIG, BIG_TEXT], ids=["noise", "text"])
+def test_logging_the_same_content_again_mends_a_damaged_pack(store: BlobStore, fresh: bool, data: bytes) -> None:
+    blob = put(store, data)
+    packs = packs_of(store)
+    pack = max(packs, key=lambda p: p.stat().st_size)
+    good = pack.read_bytes()
+    for part, damaged in damage_in(pack):
+        for more in set(packs_of(store)) - set(packs):
+            more.unlink()
+        store.driver.replace(pack_key(pack.stem), damaged)
+        if fresh:
+            store = BlobStore.local(store.driver.root, cache=store.cache)  # type: ignore[attr-defined]
+        assert put(store, data) == blob
+        assert pack.read_bytes() == good, part
+        if "chunk" in part:
+            assert sum(p.stat().st_size for p in packs_of(store) if p not in packs) < 400_000
+        store.check(blob)
+        assert store.read(blob) == data
+        other = BlobStore.local(store.driver.root, cache=store.cache)  # type: ignore[attr-defined]
+        assert other.read(blob) == data, part
+    pack.unlink()
+    assert put(store, io.BytesIO(data)) == blob
+    assert pack.read_bytes() == good
+
+
+def test_a_pack_that_holds_more_is_mended_by_what_is_logged_again_as_far_as_that_goes(store: BlobStore) -> None:
+    with store.stage() as staging:
+        first, second = staging.add(BIG), staging.add(BIG_TEXT)
+        staging.publish()
+    (pack,) = {p for p in packs_of(store) if p.stat().st_size > len(BIG)}
+    good = pack.read_bytes()
+    store.driver.replace(pack_key(pack.stem), good[:1000] + bytes([good[1000] ^ 1]) + good[1001:])
+    assert put(store, BIG) == first
+    for one in (store, BlobStore.local(store.driver.root, cache=store.cache)):  # type: ignore[attr-defined]
+        assert one.read(first) == BIG
+        assert one.read(second) == BIG_TEXT
+
+
+def test_adding_goes_on_in_the_same_staging_after_the_disk_was_full(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = os.writev
+
+    def full(fd: int, buffers: list[bytes]) -> int:
+        if sum(map(len, buffers)) > 100_000:
+            written(fd, [bytes(buffers[0])[:5]])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(fd, buffers)
+
+    with store.stage() as staging:
+        monkeypatch.setattr(os, "writev", full)
+        for _ in range(2):
+            with pytest.raises(NotAllowed, match="is full"):
+                staging.add(BIG)
+        assert not files_below(store.scratch)
+        monkeypatch.setattr(os, "writev", written)
+        blob = staging.add(BIG)
+        staging.publish()
+    assert BlobStore.local(store.driver.root, cache=store.cache).read(blob) == BIG  # type: ignore[attr-defined]
 
 
 def test_two_that_heal_the_same_content_at_once_leave_it_whole(store: BlobStore) -> None:
@@ -342,6 +506,7 @@ def test_a_read_only_store_is_read_and_refuses_to_be_written(tmp_path_factory: p
     store = BlobStore.local(base / "registry" / "blobs", cache=BlobCache(base / "cache"))
     raw, text = put(store, b"raw"), put(store, BIG_TEXT)
     put(store, b"makes the folder")
+    before = sorted(store.driver.list())
     for folder in [base, *(p for p in base.rglob("*") if p.is_dir())]:
         folder.chmod(0o555)
     for parent in base.parents[:3]:
@@ -353,7 +518,10 @@ def test_a_read_only_store_is_read_and_refuses_to_be_written(tmp_path_factory: p
         put(store, b"raw")  # it is there already
         with store.stage() as staging, pytest.raises(NotAllowed, match="cannot write") as caught:
             staging.add(b"new")
-    assert caught.value.hint()
+        assert caught.value.hint()
+        with store.stage() as staging, pytest.raises(NotAllowed, match="cannot write"):
+            staging.add(BIG)
     for folder in [base, *(p for p in base.rglob("*") if p.is_dir())]:
         folder.chmod(0o755)
-    assert len(files_below(base)) == 3
+    assert sorted(store.driver.list()) == before
+    assert {p.relative_to(base).parts[0] for p in files_below(base)} == {"registry"}

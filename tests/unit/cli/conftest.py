@@ -14,7 +14,7 @@ import pytest
 
 from llmartifacts.cli.command import Command
 from llmartifacts.cli.main import COMMANDS, main
-from llmartifacts.records.backend import Stats, Verification
+from llmartifacts.records.backend import Collected, Migrated, Stats, Verification
 from llmartifacts.records.diff import Diff
 from llmartifacts.records.promotion import Promotion, State
 from llmartifacts.records.version import Project, RunRecord, Version
@@ -37,7 +37,8 @@ class Ended:
 
 
 Cli = Callable[..., Ended]
-RECORDS = {r.__name__: r for r in (Version, Promotion, Diff, State, RunRecord, Project, Stats, Verification)}
+_RECORDS = (Version, Promotion, Diff, State, RunRecord, Project, Stats, Verification, Collected, Migrated)
+RECORDS = {r.__name__: r for r in _RECORDS}
 
 
 def promised(shape: str) -> list[set[str]]:

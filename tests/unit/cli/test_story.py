@@ -161,7 +161,7 @@ def test_show_says_what_a_version_is_and_where_it_stands(story: Cli) -> None:
         assert word in text
     assert "came from" in story("show", "kb").out
     shown = story("show", "kb", "--json").json
-    assert shown.keys() == {"version", "summary", "manifest", "lineage"}
+    assert shown.keys() == {"version", "summary", "manifest", "storage", "lineage"}
     assert shown["manifest"]["schema"] == "llmartifacts/manifest/1"
     assert shown["lineage"]["up"] == [{"child": "kb:v2", "parent": "docs:v2", "relation": "derived_from", "role": ""}]
 

@@ -6,12 +6,13 @@ import importlib.util
 import secrets
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import llmartifacts as la
 from llmartifacts.blobs.store import BlobStore
 from llmartifacts.metadata.store import MetadataStore
 from llmartifacts.records.backend import Draft, Input, PromotionRequest, Target
@@ -19,6 +20,7 @@ from llmartifacts.records.manifest import Manifest
 from llmartifacts.records.promotion import Promotion
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.version import Version
+from llmartifacts.versioning.chunk_index import RecordedIndex
 from llmartifacts.versioning.embedded import EmbeddedBackend
 from llmartifacts.versioning.parts import Parts
 
@@ -77,7 +79,8 @@ def backend(
         made.close()
         database = _postgres_module().PostgresDatabase(request.getfixturevalue("postgres"), f"t{secrets.token_hex(8)}")
         store = MetadataStore(database, create=True)
-        made = EmbeddedBackend(Parts(store, BlobStore.local(Path(location) / "blobs"), location))
+        blobs = BlobStore.local(Path(location) / "blobs", index=lambda driver: RecordedIndex(store, driver))
+        made = EmbeddedBackend(Parts(store, blobs, location))
         made.create_project("default", actor="ann")
     yield made
     made.close()
@@ -95,3 +98,86 @@ def _postgres_module() -> Any:
 @pytest.fixture
 def short(backend: EmbeddedBackend) -> Short:
     return Short(backend)
+
+
+# --- large files, as users log them
+
+
+class Shelf:
+    """A registry of large files, in few words."""
+
+    def __init__(self, registry: la.Registry) -> None:
+        self.registry = registry
+        self.place = Path(registry.backend.location)
+
+    @property
+    def parts(self) -> Parts:
+        backend: Any = self.registry.backend
+        return backend._parts
+
+    def log(self, name: str, content: bytes, **more: Any) -> Version:
+        return self.registry.log(name, la.Files({"index.faiss": content}), **more)
+
+    def read(self, reference: str) -> bytes:
+        file = self.registry.find(reference).manifest.file("index.faiss")
+        assert file is not None
+        return self.registry.backend.blobs.read(file.blob)
+
+    def forget(self, reference: str) -> None:
+        """Take a version out of the records, so that nothing needs its bytes any more."""
+        found = self.registry.find(reference).version
+        with self.parts.metadata.writing() as s:
+            s.run(
+                "delete from version where number = :n and collection_id = (select id from collection where name = :c)",
+                {"n": found.number, "c": found.name},
+            )
+
+    def files(self, folder: str = "") -> dict[str, int]:
+        """Path -> bytes of every file below `blobs/`."""
+        root = self.place / "blobs"
+        return {str(p.relative_to(root)): p.stat().st_size for p in (root / folder).rglob("*") if p.is_file()}
+
+    def on_disk(self) -> int:
+        return sum(self.files().values())
+
+    def holds(self, data: bytes) -> bool:
+        """Whether some file below `blobs/` has these bytes in it."""
+        return any(data in (self.place / "blobs" / name).read_bytes() for name in self.files())
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    with la.init(tmp_path / "shelf") as registry:
+        yield Shelf(registry)
+
+
+@pytest.fixture(scope="session")
+def flask_vectors(shared_data: Path) -> Any:
+    """Real embeddings of real passages: those of Flask 3.1's documentation, float32, shape (passages, 384)."""
+    import json
+
+    import numpy as np
+
+    folder = shared_data / "corpora" / "flask_docs"
+    lines = (folder / "3.1.0.chunks.jsonl").read_text(encoding="utf-8").splitlines()
+    every = np.load(folder / "embeddings.npy", allow_pickle=False)
+    return np.ascontiguousarray(every[[json.loads(line)["row"] for line in lines]], "f4")
+
+
+@pytest.fixture
+def ivf() -> Callable[..., bytes]:
+    """Makes the file of an IVF index: vectors, ids, and which to remove after they were added."""
+
+    def make(vectors: Any, ids: Any = None, remove: Any = ()) -> bytes:
+        import faiss
+        import numpy as np
+
+        quantizer = faiss.IndexFlatIP(vectors.shape[1])
+        index = faiss.IndexIVFFlat(quantizer, vectors.shape[1], 8, faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors[:700])
+        index.add_with_ids(vectors, np.arange(len(vectors)) if ids is None else np.asarray(ids, np.int64))
+        if len(remove):
+            index.remove_ids(np.asarray(remove, np.int64))
+        return bytes(faiss.serialize_index(index))
+
+    return make

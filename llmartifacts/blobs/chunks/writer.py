@@ -1,0 +1,226 @@
+"""New chunks into packs that lie aside until they are published; chunks that are stored already are relied on.
+
+Every chunk that is relied on was read and compared with the new bytes. One that is stored damaged is stored anew, and
+found in the new pack from then on: so logging the same content again mends a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import blake3
+import numpy as np
+import numpy.typing as npt
+
+from llmartifacts.blobs.chunks.entries import Entries, empty, entries_of, ids_of
+from llmartifacts.blobs.chunks.index import NewPack
+from llmartifacts.blobs.chunks.pack import FULL, LEVEL, RAW, ZSTD, PackWriter, Place
+from llmartifacts.blobs.chunks.reader import Buffer, ChunkReader
+from llmartifacts.blobs.failures import storage_errors
+from llmartifacts.blobs.forms import BadForm
+from llmartifacts.errors import Damaged
+
+_PROBE = 64 * 1024
+_PAYS = 3 / 4  # rows of 8-bit codes shrink by an eighth: they are better left raw, and picked where they lie
+_OPEN = "new"
+"""The pack that is being written has no name yet."""
+
+
+@dataclass
+class StagedPack:
+    """A finished pack that lies aside.
+
+    Attributes:
+        name: Its name.
+        file: Where it lies.
+        size: Its bytes.
+        chunks: Id -> place of every chunk in it.
+    """
+
+    name: str
+    file: Path
+    size: int
+    chunks: dict[bytes, Place] = field(repr=False)
+
+    def to_index(self) -> NewPack:
+        """As the index takes it."""
+        return NewPack(self.name, self.size, self.chunks)
+
+
+class Mark(NamedTuple):
+    """A point in the work of a writer.
+
+    Attributes:
+        packs: How many packs there were.
+        relied: On what it relied.
+        added: Bytes that it had added.
+    """
+
+    packs: int
+    relied: frozenset[bytes]
+    added: int
+
+
+class ChunkWriter:
+    """Takes the chunks of one staging.
+
+    Args:
+        reader: Reads what is stored; is told of new packs, so that a codec's inverse can be tried before anything is
+            published.
+        new_file: Gives a path for the next pack.
+
+    Attributes:
+        packs: Finished packs, in order.
+        relied: Ids of stored chunks that were relied on.
+        added: Bytes that were written so far: what this staging adds to the store.
+        damaged: Stored packs in which something was not as it should be; the chunks concerned were written anew.
+    """
+
+    def __init__(self, reader: ChunkReader, new_file: Callable[[], Path]) -> None:
+        self.reader = reader
+        self._new_file = new_file
+        self._open: PackWriter | None = None
+        self._own: dict[bytes, Place] = {}
+        self.packs: list[StagedPack] = []
+        self.relied: set[bytes] = set()
+        self.added = 0
+        self.damaged: set[str] = set()
+        self._sound: dict[str, bool] = {}
+
+    def add(self, data: Buffer, ends: Sequence[int] | npt.NDArray[np.int64], *, compress: bool = True) -> Entries:
+        """Store content as chunks.
+
+        Args:
+            data: The content; it is not needed any more when this returns.
+            ends: Where each chunk ends, ascending; the last is the length of the content.
+            compress: Compress where a probe says that it pays.
+
+        Returns:
+            An entry for each chunk, in order.
+        """
+        stops = ends.tolist() if isinstance(ends, np.ndarray) else list(ends)
+        if not stops:
+            return empty()
+        view = memoryview(data).cast("B")
+        starts = [0, *stops[:-1]]
+        pieces = [view[start:stop] for start, stop in zip(starts, stops, strict=True)]
+        ids = [blake3.blake3(piece).digest() for piece in pieces]
+        made = entries_of(ids, np.diff(np.array([0, *stops])))
+        fresh = self._unknown(ids, pieces)
+        if fresh:
+            packer = _packer(fresh) if compress else None
+            for name, piece in fresh.items():
+                self._write(name, piece, packer)
+            if self._open:
+                self._open.flush()
+        return made
+
+    def rely(self, entries: Entries) -> None:
+        """Rely on stored chunks that the caller has compared itself."""
+        self.relied.update(name for name in ids_of(entries) if name not in self._own)
+
+    def finish(self) -> None:
+        """Complete the pack that is being written."""
+        if self._open is None:
+            return
+        pack = self._open
+        name = pack.finish()
+        self._open = None
+        chunks = {k: p._replace(pack=name) for k, p in self._own.items() if p.pack == _OPEN}
+        self._own.update(chunks)
+        self.packs.append(StagedPack(name, pack.path, pack.size, chunks))
+        self.added += pack.size
+        self.reader.stage(name, pack.path)
+        self.reader.know(chunks)
+
+    def mark(self) -> Mark:
+        """A point to go back to; completes the open pack."""
+        self.finish()
+        return Mark(len(self.packs), frozenset(self.relied), self.added)
+
+    def back(self, mark: Mark) -> None:
+        """Forget all that was added since a mark; also where adding it failed half-way."""
+        if self._open is not None:
+            self.close()
+            self._own = {name: place for name, place in self._own.items() if place.pack != _OPEN}
+        self.relied, self.added = set(mark.relied), mark.added
+        for pack in self.packs[mark.packs :]:
+            with storage_errors("remove", pack.file):
+                pack.file.unlink(missing_ok=True)
+            for name in pack.chunks:
+                del self._own[name]
+            self.reader.forget(pack.name, pack.chunks)
+        del self.packs[mark.packs :]
+
+    def published(self) -> None:
+        """Begin anew: all packs so far are stored and in the index, and damaged ones mended."""
+        for pack in self.damaged:
+            self.reader.forget(pack, {})
+        self.packs, self.relied, self.damaged, self._sound = [], set(), set(), {}
+
+    def close(self) -> None:
+        """Throw the open pack away."""
+        if self._open is not None:
+            pack, self._open = self._open, None
+            pack.close()
+            with suppress(OSError):  # the scratch folder goes as a whole anyway
+                pack.path.unlink(missing_ok=True)
+
+    def _unknown(self, ids: Sequence[bytes], pieces: Sequence[Buffer]) -> dict[bytes, Buffer]:
+        """Those that have to be written; all others are stored, and were compared, or written already."""
+        wanted = {name: piece for name, piece in zip(ids, pieces, strict=True) if name not in self._own}
+        places = self.reader.index.find(list(wanted))
+        for name, place in places.items():
+            if name in self.relied or self._same(name, place, wanted[name]):
+                self.relied.add(name)
+                del wanted[name]
+            else:
+                self.damaged.add(place.pack)
+        return wanted
+
+    def _same(self, name: bytes, place: Place, piece: Buffer) -> bool:
+        """Whether a chunk is stored as it should be, in a pack that can be found again by its footer."""
+        try:
+            if place.pack not in self._sound:
+                self._sound[place.pack] = self.reader.is_sound(place.pack)
+            return self._sound[place.pack] and same_bytes(self.reader.chunk(name, place), piece)
+        except (BadForm, Damaged):
+            return False
+
+    def _write(self, name: bytes, piece: Buffer, packer: Any) -> None:
+        if self._open is not None and self._open.size >= FULL:
+            self._open.flush()
+            self.finish()
+        if self._open is None:
+            self._open = PackWriter(self._new_file())
+        data, form = piece, RAW
+        if packer is not None:
+            packed = packer.compress(piece)
+            if len(packed) <= _PAYS * len(piece):
+                data, form = packed, ZSTD
+        offset, stored = self._open.add(name, data, len(piece), form)
+        self._own[name] = Place(_OPEN, offset, stored, len(piece), form)
+
+
+def same_bytes(one: Buffer, other: Buffer) -> bool:
+    """Whether two buffers are equal; several times faster than `==` of views."""
+    return len(one) == len(other) and bool(np.array_equal(np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8)))
+
+
+def _packer(fresh: dict[bytes, Buffer]) -> Any:
+    """A compressor, or None where a probe of the new bytes says that it does not pay."""
+    sample = bytearray()
+    step = max(1, len(fresh) // 16)
+    for number, piece in enumerate(fresh.values()):
+        if number % step == 0:
+            sample += piece[: _PROBE // 8]
+            if len(sample) >= _PROBE:
+                break
+    import zstandard
+
+    packer = zstandard.ZstdCompressor(level=LEVEL)
+    return packer if len(packer.compress(bytes(sample))) <= _PAYS * len(sample) else None

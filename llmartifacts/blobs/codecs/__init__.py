@@ -1,0 +1,1 @@
+"""The socket for codecs: one file each. `base.Codec` is the contract, `llmartifacts.plugins` the list."""
