@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from llmartifacts.kinds.vector_index.value import VectorIndex
+
 MAX_FACTORY = 256
 ADD_ROWS = 1 << 16
 _LISTS = re.compile(r"IVF(\d+)")
@@ -33,6 +35,7 @@ class Recipe:
         ef_search: Width of a search in an HNSW graph; None leaves FAISS's 16.
         seed: Of the training.
         threads: More are faster, and the same input may then give other bytes.
+        trained: An index whose trained parts are taken over; None trains anew.
     """
 
     factory: str = "Flat"
@@ -40,6 +43,7 @@ class Recipe:
     ef_search: int | None = None
     seed: int = 1234
     threads: int = 1
+    trained: VectorIndex | None = None
 
 
 def empty_index(count: int, spec: EmbeddingSpec, recipe: Recipe) -> Any:
@@ -52,14 +56,21 @@ def empty_index(count: int, spec: EmbeddingSpec, recipe: Recipe) -> Any:
 
     Raises:
         InvalidValue: As `build_index`, as far as it can be told without the vectors.
+        Incompatible: The index to train from is of another space or structure.
     """
     import faiss
 
+    from llmartifacts.kinds.vector_index.training import check_space, check_structure
+
+    if recipe.trained is not None:
+        check_space(recipe.trained, spec.model, spec.metric, spec.dimension)
     factory = recipe.factory
     if not isinstance(factory, str) or not 0 < len(factory) <= MAX_FACTORY or not factory.isascii():
         raise InvalidValue(f"{factory!r:.80} is no FAISS factory string", field="index")
+    learnt = recipe.trained.mapped.layout.lists if recipe.trained else ()
+    most = max([count, *(len(found.sizes) for found in learnt)])  # who trains needs a vector for each list
     for lists in _LISTS.findall(factory):
-        if not 0 < int(lists) <= count:
+        if not 0 < int(lists) <= most:
             raise InvalidValue(
                 f"{factory!r} wants {lists} lists for {count} vectors",
                 field="index",
@@ -85,6 +96,8 @@ def empty_index(count: int, spec: EmbeddingSpec, recipe: Recipe) -> Any:
             next_step="Use metric='l2', which ranks unit vectors the same, or another index type.",
         )
     search_parameters(index, recipe.nprobe, recipe.ef_search)
+    if recipe.trained is not None:
+        check_structure(index, recipe.trained.faiss)
     return index
 
 
@@ -99,15 +112,20 @@ def build_index(vectors: npt.NDArray[np.float32], spec: EmbeddingSpec, recipe: R
     Raises:
         InvalidValue: FAISS does not take the factory string or cannot train it with these vectors, or the file it
             makes would not be opened.
+        Incompatible: As `empty_index`.
     """
     import faiss
     import numpy as np
 
+    from llmartifacts.kinds.vector_index.training import begin
+
     index = empty_index(len(vectors), spec, recipe)
     for part in parts(index):
         _seed(part, recipe.seed)
+    if recipe.trained is not None:
+        index = begin(index, recipe.trained.mapped)
     try:
-        with _threads(recipe.threads):
+        with omp_threads(recipe.threads):
             if not index.is_trained:
                 index.train(vectors)
             mapped = isinstance(index, faiss.IndexIDMap | faiss.IndexIDMap2)
@@ -210,8 +228,8 @@ def _tune(index: Any, recipe: Recipe) -> None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """FAISS counts OpenMP threads for each calling thread."""
+def omp_threads(count: int) -> Iterator[None]:
+    """Let FAISS use so many threads; it counts them for each calling thread."""
     import faiss
 
     before = faiss.omp_get_max_threads()

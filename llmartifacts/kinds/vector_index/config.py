@@ -98,6 +98,8 @@ class IndexConfig(Config):
         bytes: Size of the file.
         nprobe: Lists that a search looks at unless told otherwise; None if there are no lists.
         ef_search: Width of a search in the graph unless told otherwise; None if there is no graph.
+        trained: Digest of the trained parts: centroids, tables, matrices. None where nothing is trained, and in
+            versions of releases before this field.
     """
 
     factory: str = Field(min_length=1, max_length=1024)
@@ -108,6 +110,7 @@ class IndexConfig(Config):
     bytes: int = Field(ge=1, strict=True)
     nprobe: int | None = Field(default=None, ge=1)
     ef_search: int | None = Field(default=None, ge=1)
+    trained: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
 
 
 class DocumentsConfig(Config):

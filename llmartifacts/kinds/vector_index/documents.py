@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 JSONL, LENGTHS = "documents.jsonl", "documents.lengths"
+_BLOCK = 512
+"""Documents whose lengths are added up together: opening adds up a few numbers, not one for each document."""
 MAX_LINE = 1 << 24
 MAX_ID = 1024
 JSONL_HINT = (
@@ -78,13 +80,14 @@ class Documents(Sequence[Document]):
         self._lengths: mmap.mmap = map_file(lengths, field=LENGTHS)
         if len(self._lengths) % 4:
             raise InvalidValue(f"{LENGTHS} has {len(self._lengths)} bytes, no multiple of 4", field=LENGTHS)
-        ends: npt.NDArray[np.uint64] = np.cumsum(np.frombuffer(self._lengths, "<u4"), dtype=np.uint64)
-        if int(ends[-1]) != len(self._data):
+        self._sizes: npt.NDArray[np.uint32] = np.frombuffer(self._lengths, "<u4")
+        blocks = np.add.reduceat(self._sizes, np.arange(0, len(self._sizes), _BLOCK), dtype=np.uint64)
+        self._ends: npt.NDArray[np.uint64] = np.cumsum(blocks)
+        if int(self._ends[-1]) != len(self._data):
             raise InvalidValue(f"{LENGTHS} does not add up to the size of {JSONL}", field=LENGTHS)
-        self._ends = ends
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._sizes)
 
     @overload
     def __getitem__(self, index: int) -> Document: ...
@@ -104,8 +107,10 @@ class Documents(Sequence[Document]):
         return f"Documents({len(self)})"
 
     def _at(self, row: int) -> Document:
-        start = int(self._ends[row - 1]) if row else 0
-        line = self._data[start : int(self._ends[row])]
+        block, within = divmod(row, _BLOCK)
+        start = int(self._ends[block - 1]) if block else 0
+        start += int(self._sizes[row - within : row].sum(dtype="u8"))
+        line = self._data[start : start + int(self._sizes[row])]
         where = f"{JSONL}, line {row + 1}"
         if line.find(b"\n") != len(line) - 1:
             raise InvalidValue(f"{LENGTHS} does not name whole lines", field=f"documents[{row}]", origin=where)

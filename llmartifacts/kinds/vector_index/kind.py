@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from llmartifacts.errors import InvalidValue
 from llmartifacts.kinds.base import Config, FileSink, FileView, Kind
+from llmartifacts.kinds.vector_index import overlap
 from llmartifacts.kinds.vector_index.config import (
     DocumentsConfig,
     EmbeddingConfig,
@@ -21,6 +22,7 @@ from llmartifacts.kinds.vector_index.value import VectorIndex
 from llmartifacts.records.canonical import plain_json
 from llmartifacts.records.diff import Change, Diff, diff_files, diff_json, excluding
 from llmartifacts.records.manifest import Manifest
+from llmartifacts.records.wording import size
 
 if TYPE_CHECKING:
     from llmartifacts.kinds.vector_index.documents import Documents
@@ -42,9 +44,10 @@ class VectorIndexKind(Kind[VectorIndex]):
 
     def pack(self, value: VectorIndex, files: FileSink) -> Mapping[str, Any]:
         """Turn an index into config and files; large ones are streamed."""
+        from llmartifacts.kinds.vector_index.training import trained_digest
+
         layout = value.mapped.layout
-        with value.mapped.stream() as stream:
-            files.add(INDEX, stream)
+        files.add(INDEX, memoryview(value.mapped.data))
         for path, stream in value.documents.streams():
             with stream:
                 files.add(path, stream)
@@ -63,6 +66,7 @@ class VectorIndexKind(Kind[VectorIndex]):
                 bytes=len(value.mapped.data),
                 nprobe=layout.nprobe,
                 ef_search=layout.ef_search,
+                trained=trained_digest(value.faiss),
             ),
             documents=DocumentsConfig(count=len(value.documents), fields=value.fields),
             probes=ProbesConfig(texts=len(value.probes.file.texts), queries=len(value.probes.file.queries)),
@@ -115,11 +119,15 @@ class VectorIndexKind(Kind[VectorIndex]):
         return value
 
     def diff(self, before: Manifest, after: Manifest, files: tuple[FileView, FileView]) -> Diff:
-        """Parameters by field, documents by id: added, removed, changed."""
+        """Parameters by field, documents by id (added, removed, changed), and how alike the two answer.
+
+        `numbers["overlap@5"]` is the mean share of the five nearest documents that both give, over
+        `numbers["overlap_queries"]` queries: the probes of both. Where it cannot be measured, `text` says why.
+        """
         from llmartifacts.kinds.vector_index.documents import JSONL, LENGTHS, Documents
 
         changes = [
-            *excluding(diff_json(before.config, after.config), "index.bytes"),
+            *excluding(diff_json(before.config, after.config), "index.bytes", *_unsaid(before, after)),
             *excluding(diff_files(before, after), "files/documents.", "files/probes.", f"files/{IDS}"),
         ]
         documents: list[Change] = []
@@ -132,7 +140,39 @@ class VectorIndexKind(Kind[VectorIndex]):
             if not documents:
                 numbers["documents_moved"] = len(new)
                 changes.extend(c for c in diff_files(before, after) if c.path == f"files/{JSONL}")
-        return Diff(self.name, "", "", (*changes, *documents), numbers=numbers)
+        said = ["the quantizer was trained anew"] if _retrained(before, after) else []
+        if any(_digest(before, path) != _digest(after, path) for path in (INDEX, JSONL, IDS)):
+            measured, why_not = self._overlap(before, after, files)
+            numbers |= measured
+            said += [why_not] if why_not else []
+        return Diff(self.name, "", "", (*changes, *documents), "\n".join(said), numbers)
+
+    def _overlap(
+        self, before: Manifest, after: Manifest, files: tuple[FileView, FileView]
+    ) -> tuple[dict[str, float], str]:
+        """The overlap as numbers, or why there is none."""
+        old, new = (cast(VectorIndexConfig, self.parse(m.config)).embedding.to_spec() for m in (before, after))
+        why = overlap.apart(old, new)
+        if not why:
+            try:
+                one, two = self.unpack(before.config, files[0]), self.unpack(after.config, files[1])
+            except InvalidValue as error:  # an index that FAISS does not read here; the rest of the diff is good
+                why = str(error)
+            else:
+                found = overlap.measure(one, two)
+                if found is not None:
+                    return {overlap.NAME: found.mean, "overlap_queries": found.queries}, ""
+                why = "neither has query probes"
+        return {}, f"{overlap.NAME} was not measured: {why}"
+
+    def remarks(self, before: Manifest, after: Manifest, added: Mapping[str, int]) -> list[str]:
+        """Says that an index was trained anew though its structure is the same, and what that costs."""
+        if not _retrained(before, after):
+            return []
+        return [
+            f"the quantizer was trained anew: {size(added.get(INDEX, 0))} of new bytes are stored for {INDEX}; with "
+            "VectorIndex.build(..., train_from=the version before) or .updated(...) only what changed would be"
+        ]
 
     def summary(self, config: Mapping[str, Any]) -> str:
         """One line: documents, index, space."""
@@ -161,6 +201,24 @@ def _ids(files: FileView, count: int) -> Any:
     if len(raw) != 8 * count:
         raise InvalidValue(f"{IDS} has {len(raw)} bytes, not {count} ids", field=f"files.{IDS}")
     return np.frombuffer(raw, "<i8").astype(np.int64)
+
+
+def _trained(manifest: Manifest) -> tuple[Any, ...]:
+    """Structure and dimension, and the digest of what was learnt."""
+    index = manifest.config.get("index", {})
+    return index.get("factory"), index.get("dimension"), index.get("trained")
+
+
+def _retrained(before: Manifest, after: Manifest) -> bool:
+    """Whether two indexes of one structure learnt something else."""
+    old, new = _trained(before), _trained(after)
+    return old[:2] == new[:2] and None not in (old[2], new[2]) and old[2] != new[2]
+
+
+def _unsaid(before: Manifest, after: Manifest) -> list[str]:
+    """Versions of earlier releases do not say what was learnt: that is no difference of two indexes."""
+    old, new = _trained(before), _trained(after)
+    return ["index.trained"] if old[:2] == new[:2] and None in (old[2], new[2]) else []
 
 
 def _digest(manifest: Manifest, path: str) -> str | None:

@@ -193,7 +193,7 @@ def _read_only(name: str) -> NotAllowed:
     return NotAllowed(
         f"{name}(): a version of an index does not change",
         field=name,
-        next_step="Make a new one with la.VectorIndex.build(...) and log it.",
+        next_step="Make another with VectorIndex.updated(...), or anew with la.VectorIndex.build(...), and log it.",
     )
 
 

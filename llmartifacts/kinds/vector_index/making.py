@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from llmartifacts.kinds.vector_index.documents import (
     JSONL,
     JSONL_HINT,
     LENGTHS,
+    Document,
     Documents,
     as_documents,
     refuse_pickle,
@@ -31,6 +32,7 @@ from llmartifacts.kinds.vector_index.documents import (
 )
 from llmartifacts.kinds.vector_index.guard import MappedIndex, open_index
 from llmartifacts.kinds.vector_index.probes import Probes, ProbesFile
+from llmartifacts.kinds.vector_index.training import check_space
 from llmartifacts.kinds.vector_index.value import TextProbes, VectorIndex
 from llmartifacts.records.canonical import plain_json
 
@@ -72,7 +74,7 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class Stored:
     """Documents that were written to the private folder."""
 
     documents: Documents
@@ -92,21 +94,23 @@ def build(
 ) -> VectorIndex:
     """See `VectorIndex.build`."""
     EmbeddingSpec(model, 1, metric)  # refused before anything is embedded
-    with _folder() as folder:
-        stored = _store(documents, ids, folder)
+    if recipe.trained is not None:
+        check_space(recipe.trained, model, metric)
+    with private_folder() as folder:
+        stored = store(as_documents(documents, ids), folder)
         count = len(stored.documents)
 
         def check_recipe(dimension: int) -> None:
             empty_index(count, EmbeddingSpec(model, dimension, metric), recipe)
 
-        vectors = _embed_all(stored.documents, embeddings, batch_size, check_recipe)
+        vectors = embed_all(stored.documents, embeddings, batch_size, check_recipe)
         if normalize:
             vectors = contents.to_unit(vectors, field="vectors")
         unit = normalize is not False and contents.first_not_unit(vectors) is None
         spec = EmbeddingSpec(model, vectors.shape[1], metric, unit)
         rows = probing.probe_rows(stored.documents)
         asked = [stored.documents[row].text for row in rows[:2]]
-        answers = [_call(embeddings.embed_query, text, "embed_query", "a probe") for text in asked]
+        answers = embed_queries(asked, embeddings)
         known = probing.of_documents(stored.documents, {row: vectors[row] for row in rows}, spec)
         known = known.and_queries(asked, answers, spec)
         mapped = _save(build_index(vectors, spec, recipe), folder / INDEX, recipe)
@@ -125,10 +129,10 @@ def from_vectors(
     """See `VectorIndex.from_vectors`."""
     spec = _spec(spec)
     matrix = contents.as_matrix(vectors, field="vectors", dimension=spec.dimension)
-    _check_unit(matrix, spec, 0)
-    with _folder() as folder:
-        stored = _store(documents, ids, folder)
-        _check_count(len(stored.documents), len(matrix))
+    check_unit(matrix, spec, 0)
+    with private_folder() as folder:
+        stored = store(as_documents(documents, ids), folder)
+        check_count(len(stored.documents), len(matrix))
         if probes == "documents":
             rows = probing.probe_rows(stored.documents)
             known = probing.of_documents(stored.documents, {row: matrix[row] for row in rows}, spec)
@@ -149,7 +153,7 @@ def from_faiss(
 ) -> VectorIndex:
     """See `VectorIndex.from_faiss`."""
     spec = _spec(spec)
-    with _folder() as folder:
+    with private_folder() as folder:
         if isinstance(index, str | Path):
             path, documents = _find(Path(index), documents)
             _copy(path, folder / INDEX)
@@ -166,8 +170,8 @@ def from_faiss(
                     f"the index has {what} {found}, the embedding says {said}", field=f"embedding.{what}"
                 )
         _check_stored(mapped, spec)
-        stored = _store(documents, ids, folder)
-        _check_count(len(stored.documents), layout.count)
+        stored = store(as_documents(documents, ids), folder)
+        check_count(len(stored.documents), layout.count)
         row_ids = _own_ids(mapped, faiss_ids)
         if probes == "documents":
             rows = probing.probe_rows(stored.documents)
@@ -184,16 +188,17 @@ def from_faiss(
         return _finish(mapped, spec, layout.factory, stored, about, known, None, row_ids)
 
 
-def _store(documents: Any, ids: Iterable[str] | None, folder: Path) -> _Stored:
-    fields = write_documents(as_documents(documents, ids), folder).fields
-    return _Stored(Documents(folder / JSONL, folder / LENGTHS), fields)
+def store(documents: Iterable[Document], folder: Path) -> Stored:
+    """Write documents to a private folder, and open what was written."""
+    fields = write_documents(documents, folder).fields
+    return Stored(Documents(folder / JSONL, folder / LENGTHS), fields)
 
 
 def _finish(
     mapped: MappedIndex,
     spec: EmbeddingSpec,
     factory: str,
-    stored: _Stored,
+    stored: Stored,
     about: About,
     known: probing.Known,
     vectors: Vectors | None,
@@ -230,7 +235,8 @@ def _spec(spec: Any) -> EmbeddingSpec:
     return spec
 
 
-def _check_unit(vectors: Vectors, spec: EmbeddingSpec, before: int) -> None:
+def check_unit(vectors: Vectors, spec: EmbeddingSpec, before: int) -> None:
+    """Refuse vectors that are not of unit length where their space says so; `before` rows went before these."""
     bad = contents.first_not_unit(vectors) if spec.normalized else None
     if bad is not None:
         size = float(contents.lengths(vectors[bad : bad + 1])[0])
@@ -241,7 +247,8 @@ def _check_unit(vectors: Vectors, spec: EmbeddingSpec, before: int) -> None:
         )
 
 
-def _check_count(documents: int, vectors: int) -> None:
+def check_count(documents: int, vectors: int) -> None:
+    """Refuse documents and vectors that are not as many."""
     if documents != vectors:
         raise InvalidValue(
             f"{documents} documents for {vectors} vectors",
@@ -259,7 +266,7 @@ def _check_stored(mapped: MappedIndex, spec: EmbeddingSpec) -> None:
                 f"the vector at position {before + bad} of the index holds a NaN or an infinity",
                 field=f"vectors[{before + bad}]",
             )
-        _check_unit(block, spec, before)
+        check_unit(block, spec, before)
         before += len(block)
 
 
@@ -302,7 +309,27 @@ def _own_ids(mapped: MappedIndex, given: Sequence[int] | None) -> npt.NDArray[np
 # --- embedding
 
 
-def _embed_all(documents: Documents, embeddings: Any, batch_size: int, first: Any) -> Vectors:
+def check_embedder(embeddings: Any) -> None:
+    """Refuse what cannot embed.
+
+    Raises:
+        InvalidValue: It has not the two methods of an embedder.
+    """
+    for method in ("embed_documents", "embed_query"):
+        if not callable(getattr(embeddings, method, None)):
+            raise InvalidValue(
+                f"a {type(embeddings).__name__} is no embedder",
+                field="embeddings",
+                next_step="Give an object with embed_documents and embed_query, such as LangChain's Embeddings.",
+            )
+
+
+def embed_queries(texts: Sequence[str], embeddings: Any) -> list[Any]:
+    """Embed texts as queries, for probes."""
+    return [_call(embeddings.embed_query, text, "embed_query", "a probe") for text in texts]
+
+
+def embed_all(documents: Sequence[Document], embeddings: Any, batch_size: int, first: Callable[[int], None]) -> Vectors:
     """Embed every document.
 
     Args:
@@ -310,19 +337,16 @@ def _embed_all(documents: Documents, embeddings: Any, batch_size: int, first: An
         embeddings: A LangChain embedder.
         batch_size: Texts per call.
         first: Called with the dimension, once it is known.
+
+    Raises:
+        InvalidValue: No embedder, or what it gives are no vectors.
+        Unreachable: It raised.
     """
     import numpy as np
 
     if type(batch_size) is not int or batch_size < 1:
         raise InvalidValue(f"batch_size is {batch_size!r:.40}, not a whole number from 1 on", field="batch_size")
-    if not callable(getattr(embeddings, "embed_documents", None)) or not callable(
-        getattr(embeddings, "embed_query", None)
-    ):
-        raise InvalidValue(
-            f"a {type(embeddings).__name__} is no embedder",
-            field="embeddings",
-            next_step="Give an object with embed_documents and embed_query, such as LangChain's Embeddings.",
-        )
+    check_embedder(embeddings)
     made: list[Vectors] = []
     dimension: int | None = None
     for start in range(0, len(documents), batch_size):
@@ -357,7 +381,8 @@ def _call(method: Any, argument: Any, name: str, where: str) -> Any:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def private_folder() -> Iterator[Path]:
+    """A folder that nobody else reads, and that goes."""
     with tempfile.TemporaryDirectory(prefix="llmartifacts-") as folder:
         yield Path(folder)
 

@@ -1,15 +1,18 @@
 """Files mapped read-only: what FAISS and the documents are read from, so that processes share one copy.
 
 A map stays valid when its file is unlinked or replaced by rename; nobody closes one, it goes with its last reader.
+As long as it lives it holds the file by a shared `flock`, so that a cache does not evict what is being searched.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import mmap
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -17,7 +20,7 @@ from llmartifacts.errors import InvalidValue, UnsafeContent
 
 
 def map_file(path: Path, *, field: str) -> mmap.mmap:
-    """Map a whole regular file, read-only.
+    """Map a whole regular file, read-only, and hold it.
 
     Args:
         path: The file. A symbolic link in its last segment is not followed.
@@ -42,6 +45,10 @@ def map_file(path: Path, *, field: str) -> mmap.mmap:
             raise UnsafeContent("this is no regular file", field=field, file=str(path))
         if status.st_size == 0:
             raise InvalidValue("the file is empty", field=field, origin=str(path))
+        # The lock belongs to this opening of the file, which the map keeps. Without it the map is as good: somebody
+        # evicts the file just now, and it stays readable; or the file system has no locks, and nothing is evicted.
+        with suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return mmap.mmap(fd, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
     finally:
         os.close(fd)

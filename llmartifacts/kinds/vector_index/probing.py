@@ -57,6 +57,11 @@ class Known:
     texts: tuple[TextProbe, ...]
     vectors: Vectors
 
+    def and_documents(self, documents: Documents, vectors: Mapping[int, Vectors], spec: EmbeddingSpec) -> Known:
+        """These, and texts of some documents: row -> its vector."""
+        more = of_documents(documents, vectors, spec)
+        return Known((*self.texts, *more.texts), _join([self.vectors, more.vectors], spec))
+
     def and_queries(self, texts: Sequence[str], vectors: Sequence[Any], spec: EmbeddingSpec) -> Known:
         """These, and texts that were embedded as queries.
 

@@ -56,8 +56,8 @@ class SearchHits:
 class VectorIndex:
     """A FAISS index, its documents, and how it was made. Frozen; several threads may search it at once.
 
-    Make one with `build`, `from_vectors` or `from_faiss`. From then on it reads a file mapped read-only, the same way
-    whether it was just made or resolved from a registry.
+    Make one with `build`, `from_vectors` or `from_faiss`, and the next version of it with `updated`. From then on it
+    reads a file mapped read-only, the same way whether it was just made or resolved from a registry.
 
     Attributes:
         embedding: The space of its vectors.
@@ -98,6 +98,7 @@ class VectorIndex:
         ids: Iterable[str] | None = None,
         nprobe: int | None = None,
         ef_search: int | None = None,
+        train_from: VectorIndex | str | None = None,
         chunking: Mapping[str, Any] | None = None,
         corpus: Any = None,
         seed: int = 1234,
@@ -121,6 +122,10 @@ class VectorIndex:
             ids: Document ids, in order; else the documents' own, else made of the text.
             nprobe: Lists that a search of an IVF index looks at, unless told otherwise.
             ef_search: Width of a search in an HNSW graph, unless told otherwise.
+            train_from: An index, or a reference such as `support-kb:prod` in the registry that `connect()` finds,
+                whose trained parts are taken over: coarse centroids, quantizer tables, matrices. What did not change
+                then has the same bytes as there, and is stored once. None trains anew. It must have the same factory
+                structure, model, dimension and metric; where nothing is trained (Flat, HNSW) nothing is taken over.
             chunking: How the documents were cut into passages; JSON, such as `{"size": 800, "overlap": 100}`.
             corpus: Digest of what they were made from, or a `Version`.
             seed: Of the training.
@@ -130,6 +135,8 @@ class VectorIndex:
 
         Raises:
             InvalidValue: Empty, duplicate ids, NaN vectors, a factory string that cannot be made, …
+            Incompatible: The index to train from is of another structure or space.
+            NotFound: `train_from` names no version, or there is no registry.
             Unreachable: The embedder raised.
 
         Example:
@@ -139,10 +146,10 @@ class VectorIndex:
             >>> kb.search(embedder.embed_query("green"), k=1).ids.tolist()
             [['g']]
         """
-        from llmartifacts.kinds.vector_index import making
+        from llmartifacts.kinds.vector_index import making, training
         from llmartifacts.kinds.vector_index.build import Recipe
 
-        recipe = Recipe(index, nprobe, ef_search, seed, threads)
+        recipe = Recipe(index, nprobe, ef_search, seed, threads, training.source_of(train_from))
         about = making.About.of(chunking, corpus, probe_tolerance)
         return making.build(documents, embeddings, model, metric, normalize, ids, recipe, about, batch_size)
 
@@ -157,6 +164,7 @@ class VectorIndex:
         ids: Iterable[str] | None = None,
         nprobe: int | None = None,
         ef_search: int | None = None,
+        train_from: VectorIndex | str | None = None,
         probes: TextProbes = None,
         probe_tolerance: float = PROBE_TOLERANCE,
         chunking: Mapping[str, Any] | None = None,
@@ -174,6 +182,7 @@ class VectorIndex:
             ids: As in `build`.
             nprobe: As in `build`.
             ef_search: As in `build`.
+            train_from: As in `build`.
             probes: What to check embedders by: `"documents"` says that each vector is the embedding of its document's
                 text; or texts with their vectors; None for nothing.
             probe_tolerance: As in `build`.
@@ -185,11 +194,13 @@ class VectorIndex:
         Raises:
             InvalidValue: NaN, another shape or number, not of unit length where the spec says so, duplicate ids, …;
                 the first bad row is named.
+            Incompatible: As in `build`.
+            NotFound: As in `build`.
         """
-        from llmartifacts.kinds.vector_index import making
+        from llmartifacts.kinds.vector_index import making, training
         from llmartifacts.kinds.vector_index.build import Recipe
 
-        recipe = Recipe(index, nprobe, ef_search, seed, threads)
+        recipe = Recipe(index, nprobe, ef_search, seed, threads, training.source_of(train_from))
         about = making.About.of(chunking, corpus, probe_tolerance)
         return making.from_vectors(vectors, documents, embedding, ids, recipe, about, probes)
 
@@ -230,6 +241,67 @@ class VectorIndex:
 
         about = making.About.of(chunking, corpus, probe_tolerance)
         return making.from_faiss(index, documents, embedding, ids, faiss_ids, about, probes)
+
+    def updated(
+        self,
+        *,
+        add: Iterable[Any] | Path | None = None,
+        remove: str | Iterable[str] = (),
+        embeddings: Embeddings | None = None,
+        vectors: Any = None,
+        ids: Iterable[str] | None = None,
+        chunking: Mapping[str, Any] | None = None,
+        corpus: Any = None,
+        batch_size: int = 256,
+        threads: int = 1,
+    ) -> VectorIndex:
+        """The next version: documents go and come, and what stayed is not embedded again.
+
+        The trained parts stay as they are, and what stayed keeps its code, so that a registry stores little more than
+        what is new. Documents that stay keep their order and come first. Where the index has ids of its own (inverted
+        lists, id maps) they stay too, and a new document gets an id that this version does not use.
+
+        A document whose id is there already is compared: with another text it takes the place of the old one and is
+        embedded; with the same text it keeps its vector, whatever its metadata. To have a vector replaced all the
+        same, name its id in `remove` as well.
+
+        A graph (HNSW) is built anew from the vectors that it stores when something is removed.
+
+        Args:
+            add: Documents, as `build` takes them.
+            remove: Ids of documents that go; one string is one id.
+            embeddings: The embedder of the index; asked only where a document is new or its text is. Checked by the
+                probes first; one that cannot be checked is an `EmbedderWarning`.
+            vectors: Instead of an embedder: (n, d) float32, row i for document i of `add`. Those of documents that
+                are there with the same text are not looked at.
+            ids: Ids of the documents in `add`, in order; else their own, else made of their texts.
+            chunking: As in `build`; None leaves it.
+            corpus: As in `build`. None leaves it where no document differs; else it is unknown then, since the
+                documents were not made from the old one alone.
+            batch_size: As in `build`.
+            threads: As in `build`.
+
+        Returns:
+            The next index. This very one where nothing differs: a job that runs daily need not know whether something
+            changed, and logging the same content again gives the version that is there.
+
+        Raises:
+            InvalidValue: An id to remove is not there, an id is given twice, nothing would be left, nothing embeds what
+                is new, or nothing can be removed from such an index (a graph over codes). Nothing is embedded then.
+            Incompatible: It is another embedder.
+            Unreachable: The embedder raised.
+
+        Example:
+            >>> space = EmbeddingSpec("toy", 2, metric="l2")
+            >>> kb = VectorIndex.from_vectors([[0, 0], [3, 4]], ["here", "there"], embedding=space, ids=["a", "b"])
+            >>> later = kb.updated(add=[{"id": "c", "text": "far"}], vectors=[[9, 9]], remove="a")
+            >>> [document.id for document in later.documents], later.search([3, 3], k=1).ids.tolist()
+            (['b', 'c'], [['b']])
+        """
+        from llmartifacts.kinds.vector_index import update
+
+        given = update.Given(embeddings, vectors, batch_size)
+        return update.updated(self, add, remove, ids, given, chunking, corpus, threads)
 
     # --- what it is
 
@@ -304,7 +376,7 @@ class VectorIndex:
             rows, scores = np.pad(rows, gap, constant_values=-1), np.pad(scores, gap)
         worst = np.finfo(np.float32).max
         scores[rows < 0] = -worst if self.embedding.metric == "inner_product" else worst
-        found = {row: self.documents[row] for row in np.unique(rows[rows >= 0]).tolist()}
+        found = {row: self.documents[row] for row in sorted(set(rows[rows >= 0].tolist()))}
         documents = tuple(tuple(found.get(row) for row in line) for line in rows.tolist())
         ids = np.empty(rows.shape, dtype=object)
         for i, line in enumerate(documents):

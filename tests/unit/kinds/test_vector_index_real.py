@@ -1,5 +1,6 @@
 """Five releases of Flask's documentation with their real vectors, and an index that LangChain wrote."""
 
+import itertools
 import json
 
 import faiss
@@ -153,8 +154,66 @@ def test_the_difference_of_two_releases_is_that_of_their_passages(corpus):
         "documents_added": len(texts[1].keys() - texts[0].keys()),
         "documents_removed": len(texts[0].keys() - texts[1].keys()),
         "documents_changed": sum(texts[0][k] != texts[1][k] for k in texts[0].keys() & texts[1].keys()),
+        "overlap@5": pytest.approx(0.7875),
+        "overlap_queries": 16,
     }
     assert all(found.numbers.values())
+
+
+# --- from release to release
+
+
+FACTORIES = [
+    ("Flat", {}),
+    ("IDMap2,Flat", {}),
+    ("IVF16,Flat", {"nprobe": 16}),
+    ("IVF16,Flat", {"nprobe": 4}),
+    ("IVF16,SQ8", {"nprobe": 4}),
+    ("PCA64,IVF16,Flat", {"nprobe": 4}),
+]
+
+
+def change(before, after):
+    """What a nightly job knows: the passages of now, and the ids that are gone."""
+    here = {c["id"] for c in after}
+    return {"add": after, "remove": [c["id"] for c in before if c["id"] not in here]}
+
+
+@pytest.mark.parametrize(("factory", "options"), FACTORIES)
+def test_release_after_release_answers_as_one_built_whole_over_the_same_training(corpus, embedder, factory, options):
+    chunks, vectors = corpus[VERSIONS[0]]
+    first = value = VectorIndex.from_vectors(
+        vectors, chunks, embedding=SPEC, index=factory, probes="documents", **options
+    )
+    for earlier, later in itertools.pairwise(VERSIONS):
+        (before, _), (after, vectors) = corpus[earlier], corpus[later]
+        value = resolved(value.updated(**change(before, after), embeddings=embedder))
+        assert {d.id: d.text for d in value.documents} == {c["id"]: c["text"] for c in after}
+        whole = VectorIndex.from_vectors(vectors, after, embedding=SPEC, index=factory, train_from=first, **options)
+        asked = vectors[::20]
+        found, expected = value.search(asked, 10), whole.search(asked, 10)
+        assert found.scores == pytest.approx(expected.scores, abs=2e-6)
+        for ours, theirs, scores in zip(found.ids, expected.ids, expected.scores, strict=True):
+            sure = [i for i in range(10) if scores[i] - scores[-1] > 1e-5]  # the last place may be shared
+            assert {ours[i] for i in sure} == {theirs[i] for i in sure}
+        assert value.check_embeddings(embedder) == []
+
+
+def test_only_new_and_rewritten_passages_are_embedded(corpus, embedder):
+    asked = []
+
+    class Counting(Recorded):
+        def embed_documents(self, texts):
+            asked.extend(texts)
+            return super().embed_documents(texts)
+
+    (before, vectors), (after, _) = corpus["2.3.0"], corpus["3.1.0"]
+    value = VectorIndex.from_vectors(vectors, before, embedding=SPEC, probes="documents")
+    value.updated(**change(before, after), embeddings=Counting(corpus))
+    known = {c["id"]: c["text"] for c in before}
+    fresh = [c["text"] for c in after if known.get(c["id"]) != c["text"]]
+    assert asked == [*(p.text for p in value.probes.file.texts), *fresh]
+    assert 0 < len(fresh) < len(after) / 2
 
 
 # --- the index that LangChain wrote
