@@ -23,10 +23,11 @@ from benchmarks import (
     scale,
     service_start,
     startup,
+    storage,
     table,
     writers,
 )
-from benchmarks.measure import Bench, Line, Subject
+from benchmarks.measure import Absent, Bench, Line, Subject
 
 SUBJECTS: dict[str, Subject] = {
     module.SUBJECT.name: module.SUBJECT
@@ -41,6 +42,7 @@ SUBJECTS: dict[str, Subject] = {
         scale,
         service_start,
         index_start,
+        storage,
     )
 }
 
@@ -59,9 +61,12 @@ def parser() -> argparse.ArgumentParser:
         "--scale",
         choices=("small", "full"),
         default="small",
-        help="small: about a minute; full: a million versions, a 768 MB index, 8 GB of disk, about five minutes",
+        help="small: about a minute; full: a million versions, a 768 MB index, 20 GB of disk, half an hour",
     )
     made.add_argument("--runs", type=int, default=3, help="how often each figure is taken (default 3)")
+    made.add_argument("--peers", action="store_true", help="storage: other tools too; pip installs some, in a venv")
+    made.add_argument("--peers-in", type=Path, metavar="FOLDER", help="that venv (default: in the user's cache folder)")
+    made.add_argument("--inputs", type=Path, metavar="FOLDER", help="storage: keep the FAISS files there, to use again")
     made.add_argument("--json", type=Path, metavar="FILE", help="write every sample there too")
     return made
 
@@ -83,8 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name + ':':13}{told}")
         print(f"{'scale:':13}{given.scale}, {given.runs} run{'s' * (given.runs != 1)} of each figure\n")
         print(*table.header(), sep="\n", flush=True)
-        bench = Bench(Path(folder), given.scale, given.runs, _say)
-        measured: dict[str, list[Line]] = {subject.name: [] for subject in chosen}
+        bench = Bench(Path(folder), given.scale, given.runs, _say, given.peers, given.peers_in, given.inputs)
+        measured: dict[str, list[Line | Absent]] = {subject.name: [] for subject in chosen}
         failed: dict[str, str] = {}
         for subject in chosen:
             try:
@@ -108,13 +113,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _kept(lines: Iterator[Line], into: list[Line]) -> Iterator[Line]:
+def _kept(lines: Iterator[Line | Absent], into: list[Line | Absent]) -> Iterator[Line | Absent]:
     for line in lines:
         into.append(line)
         yield line
 
 
-def _plain(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def _plain(lines: Sequence[Line | Absent]) -> list[dict[str, Any]]:
     return [
         {
             "name": line.name,
@@ -126,6 +131,8 @@ def _plain(lines: Sequence[Line]) -> list[dict[str, Any]]:
             "met": line.met,
             "note": line.note,
         }
+        if isinstance(line, Line)
+        else {"name": line.name, "absent": line.why}
         for line in lines
     ]
 

@@ -83,7 +83,7 @@ class ServiceSet:
     @property
     def files(self) -> list[Path]:
         """Every file that a start reads, as it lies in the cache."""
-        return [file for file in (self.cache / "sha256").rglob("*") if file.is_file()]
+        return [file for file in (self.cache / "sha256").rglob("*") if file.is_file() and file.suffix != ".ok"]
 
 
 def service_set(bench: Bench) -> ServiceSet:

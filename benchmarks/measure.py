@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Unit = Literal["s", "/s", "%"]
+Unit = Literal["s", "/s", "%", "MB", "% new"]
 Scale = Literal["small", "full"]
 Measured = Callable[[], float]
 
@@ -28,7 +28,7 @@ class Figure:
 
     Attributes:
         samples: One number per run.
-        unit: `s` (less is better), `/s` or `%` (more is better).
+        unit: `s`, `MB` or `% new` (bytes, of a file's; less is better), `/s` or `%` (more is better).
     """
 
     samples: tuple[float, ...]
@@ -47,10 +47,12 @@ class Budget:
     Attributes:
         text: How the table shows it.
         holds: Whether ours, given the floor, keeps to it; both are medians.
+        relative: Whether it says how much better than the floor ours has to be, so that no machine is too slow for it.
     """
 
     text: str
     holds: Callable[[float, float], bool]
+    relative: bool = False
 
 
 def within(seconds: float) -> Budget:
@@ -72,6 +74,29 @@ def times_floor(factor: float) -> Budget:
 def at_least(rate: float) -> Budget:
     """So many a second."""
     return Budget(f"{rate:,g}/s" if rate < 1e6 else f"{rate:g}/s", lambda ours, floor: ours >= rate)
+
+
+def at_most(percent: float) -> Budget:
+    """So many percent of a file's bytes."""
+    return Budget(f"{percent:g} %", lambda ours, floor: ours <= percent)
+
+
+def speed_of_floor(factor: float) -> Budget:
+    """At least such a part of the floor's speed."""
+    return Budget(f"{factor:g} of speed", lambda ours, floor: ours * factor <= floor)
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """In place of a line: something that is not here, so that it was not measured.
+
+    Attributes:
+        name: What is missing.
+        why: Why, in one line.
+    """
+
+    name: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +125,7 @@ class Line:
     def ratio(self) -> float:
         """How many times the floor's time; of rates, how many times the floor is faster."""
         worse, better = self.ours.median, self.floor.median
-        if self.ours.unit != "s":
+        if self.ours.unit in ("/s", "%"):
             worse, better = better, worse
         return worse / better if better else float("inf")
 
@@ -114,7 +139,7 @@ class Line:
     @property
     def possible(self) -> bool:
         """Whether the floor itself keeps to the budget: a slow disk may not."""
-        return self.budget is None or self.budget.holds(self.floor.median, self.floor.median)
+        return self.budget is None or self.budget.relative or self.budget.holds(self.floor.median, self.floor.median)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +156,7 @@ class Subject:
     name: str
     about: str
     floor: str
-    measure: Callable[[Bench], Iterator[Line]]
+    measure: Callable[[Bench], Iterator[Line | Absent]]
 
 
 @dataclass(frozen=True)
@@ -143,12 +168,18 @@ class Bench:
         scale: `small` for a look of a minute, `full` for the sizes that the budgets speak of.
         runs: How often each figure is taken.
         say: Takes one line of progress.
+        peers: Whether other tools are measured too, where they can be had.
+        peers_in: The Python environment of those that pip installs; made if it is not there.
+        inputs: Where large inputs are kept for the next time; None where each is removed when it was measured.
     """
 
     folder: Path
     scale: Scale
     runs: int
     say: Callable[[str], None] = print
+    peers: bool = False
+    peers_in: Path | None = None
+    inputs: Path | None = None
     _shared: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import apsw
 
-from benchmarks.measure import Figure, Line, Subject
+from benchmarks.measure import Absent, Figure, Line, Subject
 from llmartifacts.metadata.sqlite import file_system
 
 WIDTH = 120
@@ -32,11 +32,14 @@ def header() -> list[str]:
     return [_row({name: name for name in COLUMNS}), _row({name: "-" * width for name, width in COLUMNS.items()})]
 
 
-def group(subject: Subject, lines: Iterable[Line]) -> Iterator[str]:
+def group(subject: Subject, lines: Iterable[Line | Absent]) -> Iterator[str]:
     """The lines of one subject, then what a reader must know of them."""
     yield subject.name
     done: list[Line] = []
     for line in lines:
+        if isinstance(line, Absent):
+            yield f"  {line.name}: not measured, {' '.join(line.why.split())}"[:WIDTH]
+            continue
         done.append(line)
         yield _row(
             {
@@ -77,6 +80,8 @@ def verdict(line: Line) -> str:
 def shown(figure: Figure) -> str:
     """A figure as `1.23 ms 1.20..1.31`: median, least, greatest."""
     middle = figure.median
+    if figure.unit == "% new":  # counted, not timed: the same at every run
+        return f"{_digits(middle)} %"
     if figure.unit == "s":
         name, tick = next((t for t in TICKS if middle >= t[1]), TICKS[-1])
     else:
