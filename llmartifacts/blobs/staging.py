@@ -148,7 +148,8 @@ class BlobStaging:
             self._driver.replace(heal.key, heal.file)
             # Its other form shadows or doubles it; looked at again, for somebody else may have healed that one.
             for key in self._store.standing(heal.blob)[1]:
-                self._driver.delete(key)
+                if key != heal.key:  # a place that gives wrong bytes at the moment must not cost the right ones
+                    self._driver.delete(key)
         self._new, self._heal, self._relied = [], [], []
 
     def close(self) -> None:

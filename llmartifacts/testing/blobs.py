@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from llmartifacts.blobs.base import Driver
+from llmartifacts.blobs.base import PIECE, Driver
 from llmartifacts.blobs.store import BlobStore
-from llmartifacts.errors import BlobMissing, DigestMismatch, InvalidPath, LlmartifactsError
+from llmartifacts.errors import BlobMissing, Damaged, DigestMismatch, InvalidPath, LlmartifactsError
 from llmartifacts.records.digest import Blob, digest_of
 
 _E = TypeVar("_E", bound=LlmartifactsError)
@@ -85,6 +85,8 @@ def check_store(make_store: Callable[[], BlobStore]) -> None:
         _nothing_shows_before_publish,
         _the_same_content_is_stored_once,
         _damage_is_refused_and_healed,
+        _versions_of_large_content_share_chunks,
+        _damaged_packs_are_refused_and_healed,
         _what_is_not_there_is_named,
     ):
         check(make_store())
@@ -232,11 +234,12 @@ def _any_bytes_come_out_the_same(store: BlobStore) -> None:
 
 
 def _nothing_shows_before_publish(store: BlobStore) -> None:
-    with store.stage() as staging:
-        blob = staging.add(b"unpublished" * 1000)
-        _that(not store.has(blob), "staged bytes are visible before publish")
-        _raises(BlobMissing, "read of staged bytes", store.read, blob)
-    _that(list(store.driver.list()) == [], "staged bytes are there although nobody published them")
+    for data in (b"unpublished" * 1000, _noise(3 * PIECE)):
+        with store.stage() as staging:
+            blob = staging.add(data)
+            _that(not store.has(blob), "staged bytes are visible before publish")
+            _raises(BlobMissing, "read of staged bytes", store.read, blob)
+        _that(list(store.driver.list()) == [], "staged bytes are there although nobody published them")
 
 
 def _the_same_content_is_stored_once(store: BlobStore) -> None:
@@ -246,6 +249,13 @@ def _the_same_content_is_stored_once(store: BlobStore) -> None:
             staging.publish()
             _that(len(blobs) == 1, "the same bytes have two addresses")
     _that(len(list(store.driver.list())) == 1, "the same content is stored twice")
+    for _ in range(2):
+        with store.stage() as staging:
+            blobs = {staging.add(_noise(3 * PIECE)), staging.add(io.BytesIO(_noise(3 * PIECE)))}
+            staging.publish()
+            _that(len(blobs) == 1, "the same large bytes have two addresses")
+    stored = sum(size for _, size in store.driver.list())
+    _that(stored < 3.2 * PIECE, f"3 MiB of content, added four times, take {stored} bytes")
 
 
 def _damage_is_refused_and_healed(store: BlobStore) -> None:
@@ -268,6 +278,70 @@ def _damage_is_refused_and_healed(store: BlobStore) -> None:
                 staging.add(data)
                 staging.publish()
             _that(store.read(blob) == data, "logging the same content again did not heal the damaged object")
+
+
+def _versions_of_large_content_share_chunks(store: BlobStore) -> None:
+    lines = [b'{"id": %d, "text": "order %d"}\n' % (i, i * i) for i in range(100_000)]
+    text, noise = b"".join(lines), _noise(3 * PIECE)
+    for data, changed in (
+        (noise, noise[:PIECE] + b"something new" + noise[PIECE:]),
+        (text, b"".join([*lines[:5000], b"a new line\n", *lines[5001:]])),
+    ):
+        with store.stage() as staging:
+            first = staging.add(data)
+            staging.publish()
+        before = sum(size for _, size in store.driver.list())
+        with store.stage() as staging:
+            second = staging.add(changed)
+            added = staging.added[second.digest]
+            staging.publish()
+        after = sum(size for _, size in store.driver.list())
+        _that(added == after - before, f"a version says that it adds {added} bytes, and adds {after - before}")
+        _that(added < len(changed) / 8, f"a small change to {len(data)} bytes adds {added} bytes")
+        for one in (store, _anew(store)):
+            _that(one.read(first) == data and one.read(second) == changed, "a version came out otherwise")
+
+
+def _damaged_packs_are_refused_and_healed(store: BlobStore) -> None:
+    damages: tuple[Callable[[bytes], bytes | None], ...] = (
+        lambda good: _flipped(good, len(good) // 2),
+        lambda good: good[: len(good) // 2],
+        lambda good: b"",
+        lambda good: bytes(len(good)),
+        lambda good: None,
+    )
+    for number, damage in enumerate(damages):
+        data = _noise(3 * PIECE + number)
+        known = {key for key, _ in store.driver.list("packs/")}
+        with store.stage() as staging:
+            blob = staging.add(data)
+            staging.publish()
+        keys = [key for key, _ in store.driver.list("packs/") if key not in known]
+        _that(len(keys) == 1, f"{len(data)} bytes are in {len(keys)} packs")
+        (key,) = keys
+        files = {store.driver.where(k) for k, _ in store.driver.list()}
+        good = _get(store.driver, key)
+        damaged = damage(good)
+        if damaged is None:
+            store.driver.delete(key)
+        else:
+            store.driver.replace(key, damaged)
+        for one in (store, _anew(store)):
+            for call in (one.read, one.open, one.path, one.check):
+                error = _raises(Damaged, f"{call.__name__} of a damaged pack", call, blob)
+                _that(error.digest == blob.digest, f"{call.__name__} does not name the digest")
+                _that(error.file in files, f"{call.__name__} names the file {error.file!r}")
+        with store.stage() as staging:
+            staging.add(data)
+            staging.publish()
+        _that(_get(store.driver, key) == good, "logging the same content again did not mend the damaged pack")
+        for one in (store, _anew(store)):
+            _that(one.read(blob) == data, "logging the same content again did not heal it")
+
+
+def _anew(store: BlobStore) -> BlobStore:
+    """The same objects as another process sees them, without a cache."""
+    return BlobStore(store.driver, scratch=store.scratch)
 
 
 def _what_is_not_there_is_named(store: BlobStore) -> None:

@@ -92,7 +92,7 @@ def injected(strace: str, inject: str, code: str, *args: str) -> subprocess.Comp
     )
 
 
-def all_is_whole(base: Path) -> list[str]:
+def all_is_whole(base: Path) -> list[Digest]:
     """Every stored object is right, and nothing lies in the way; the digests that are there."""
     store = BlobStore.local(base / "blobs", cache=BlobCache(base / "cache"))
     assert not list((base / "tmp").rglob("*"))

@@ -6,6 +6,7 @@ it is made again.
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,11 @@ import pytest
 import llmartifacts as la
 
 WORK = """
-import sys
+import random, sys
 import llmartifacts as la
 
-content = la.Files({"text.txt": b"words and words " * 1000, "binary.bin": bytes(range(256)) * 400})
+large = random.Random(1).randbytes(1_500_000)
+content = la.Files({"text.txt": b"words and words " * 1000, "binary.bin": bytes(range(256)) * 400, "large": large})
 
 def done(step):
     print(step, flush=True)
@@ -35,6 +37,11 @@ except la.LlmartifactsError as error:
     print("refused", error.code, error.hint() and "hint", flush=True)
     sys.exit(3)
 """
+CONTENT = {
+    "text.txt": b"words and words " * 1000,
+    "binary.bin": bytes(range(256)) * 400,
+    "large": random.Random(1).randbytes(1_500_000),
+}
 STEPS = ("log", "promote", "rollback")
 CALLS = ("pwrite64", "write", "fdatasync", "fsync", "rename", "link", "ftruncate", "openat", "mkdir")
 
@@ -70,7 +77,8 @@ def _check(place: Path, acknowledged: list[str]) -> None:
         names = {c.name for c in registry.collections()}
         prod = {name: entry.version.number for name, entry in registry.state("prod").items()}
         if "log" in acknowledged:
-            assert registry.resolve("docs:staging", la.Files).read("text.txt") == b"words and words " * 1000
+            logged = registry.resolve("docs:staging", la.Files)
+            assert {path: logged.read(path) for path in logged.paths()} == CONTENT
         if "docs" in names:
             assert registry.get("docs:staging").number == 1, "an alias given with log comes with it, or not at all"
             assert registry.lineage("docs:v1").edges
@@ -83,9 +91,9 @@ def _check(place: Path, acknowledged: list[str]) -> None:
         assert verbs.count("log") == 2 + ("docs" in names)
 
         # and the same again works
-        registry.log("docs", la.Files({"text.txt": b"words and words " * 1000, "binary.bin": bytes(range(256)) * 400}))
+        registry.log("docs", la.Files(CONTENT))
         registry.promote(["docs:v1", "source:v2"], to="prod")
-        assert registry.resolve("docs:prod", la.Files).read("binary.bin") == bytes(range(256)) * 400
+        assert registry.resolve("docs:prod", la.Files).read("large") == CONTENT["large"]
         assert registry.verify(read_data=True).ok
         assert not list((place / "tmp").rglob("*.part"))
 

@@ -21,7 +21,7 @@ from llmartifacts.blobs.chunks.index import ChunkIndex
 from llmartifacts.blobs.chunks.pack import RAW, Place
 from llmartifacts.blobs.failures import storage_errors
 from llmartifacts.blobs.forms import BadForm
-from llmartifacts.errors import BlobMissing
+from llmartifacts.errors import BlobMissing, Damaged
 
 Buffer = Any
 """Bytes, or a view of bytes."""
@@ -185,23 +185,40 @@ class ChunkReader:
             part = entries[start : start + _AT_ONCE]
             places = self.places(ids_of(part))
             ends = _ends_of_runs(places, lengths_of(part).tolist())
-            at = 0
+            at = rest = 0
             for end in ends:
                 view = self._map(places[at].pack) if end - at > 1 else None
-                if view is None:
-                    yield from self.read(part[at:end])
-                else:
+                if view is not None:
+                    yield from self.read(part[rest:at])
+                    rest = end
                     first, last = places[at].offset, places[end - 1].offset + places[end - 1].stored
                     if last > len(view):
                         raise BadForm(f"{self.where(places[at].pack)} is cut short")
                     yield view[first:last]
                 at = end
+            yield from self.read(part[rest:])  # all of it where packs have no file: many chunks with one request
 
     def whole(self, entries: Entries, limit: int = packs.MAX_FOOTER) -> bytes:
         """The contents of all chunks together, in memory. Raises as `read`, and `BadForm` beyond `limit` bytes."""
         if bytes_of(entries) > limit:
             raise BadForm(f"one of its streams is longer than {limit} bytes")
         return b"".join(bytes(part) for part in self.read(entries))
+
+    def each(self, ids: Sequence[bytes], places: Sequence[Place]) -> Iterator[Buffer | None]:
+        """The content of each chunk, unchecked; None for one that cannot be had because it, or its pack, is damaged."""
+        at = 0
+        while at < len(places):
+            try:
+                for place, stored in self._stored(ids[at:], places[at:]):
+                    try:
+                        content = self._content(place, stored)
+                    except BadForm:
+                        content = None
+                    at += 1
+                    yield content
+            except (BadForm, Damaged):
+                at += 1
+                yield None
 
     def chunk(self, name: bytes, place: Place) -> Buffer:
         """The content of one chunk, unchecked. Raises as `read`."""
@@ -277,6 +294,7 @@ class ChunkReader:
     def _stored(self, ids: Sequence[bytes], places: Sequence[Place]) -> Iterator[tuple[Place, Buffer]]:
         """Place and stored bytes of chunks; without a file, those that lie close together are fetched at once."""
         at = 0
+        ahead: tuple[int, Buffer | None] = (-1, None)  # what the seed said of the chunk that ends a run
         while at < len(places):
             place = places[at]
             view = self._map(place.pack)
@@ -284,13 +302,16 @@ class ChunkReader:
                 yield place, view[place.offset : place.offset + place.stored]
                 at += 1
                 continue
-            seeded = self._seed(ids[at]) if self._seed else None
+            seeded = ahead[1] if ahead[0] == at else self._seeded(ids[at])
             if seeded is not None:
                 yield place, _Plain(seeded)
                 at += 1
                 continue
             until = at + 1
             while until < len(places) and _together(place, places[until - 1], places[until]):
+                ahead = until, self._seeded(ids[until])
+                if ahead[1] is not None:
+                    break
                 until += 1
             try:
                 fetched = self._fetched(places[at:until])
@@ -300,6 +321,9 @@ class ChunkReader:
                 fetched = self._fetched(places[at:until])
             yield from zip(places[at:until], fetched, strict=True)
             at = until
+
+    def _seeded(self, name: bytes) -> Buffer | None:
+        return self._seed(name) if self._seed else None
 
     def _fetched(self, run: Sequence[Place]) -> list[Buffer]:
         start, end = run[0].offset, run[-1].offset + run[-1].stored

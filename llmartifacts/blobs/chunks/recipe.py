@@ -20,7 +20,7 @@ import numpy as np
 
 from llmartifacts.blobs.chunks.entries import ENTRY, Entries, bytes_of
 from llmartifacts.blobs.forms import BadForm
-from llmartifacts.errors import LlmartifactsError, NewerFormat
+from llmartifacts.errors import LlmartifactsError, NewerFormat, TooLarge
 from llmartifacts.records.canonical import canonical_bytes, parse_json
 from llmartifacts.records.digest import Digest, parse_digest
 
@@ -81,7 +81,16 @@ def write(recipe: Recipe, put_nodes: Callable[[Entries, list[int]], Entries]) ->
     Args:
         recipe: The recipe; its `nodes` are not looked at.
         put_nodes: Stores the entries of a stream as chunks that end at the given entries.
+
+    Raises:
+        TooLarge: It has more than 7 million chunks: about 100 GB of rows.
     """
+    if sum(map(len, recipe.encoded.streams.values())) > MAX_BYTES // ENTRY.itemsize:
+        raise TooLarge(
+            f"a file of {recipe.size} bytes has more chunks than a recipe can name",
+            field="source",
+            next_step="Split it into several files.",
+        )
     streams, bodies = [], []
     for name, entries in recipe.encoded.streams.items():
         nodes = len(entries) > _INLINE

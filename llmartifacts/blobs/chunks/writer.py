@@ -21,7 +21,6 @@ from llmartifacts.blobs.chunks.index import NewPack
 from llmartifacts.blobs.chunks.pack import FULL, LEVEL, RAW, ZSTD, PackWriter, Place
 from llmartifacts.blobs.chunks.reader import Buffer, ChunkReader
 from llmartifacts.blobs.failures import storage_errors
-from llmartifacts.blobs.forms import BadForm
 from llmartifacts.errors import Damaged
 
 _PROBE = 64 * 1024
@@ -174,22 +173,25 @@ class ChunkWriter:
         """Those that have to be written; all others are stored, and were compared, or written already."""
         wanted = {name: piece for name, piece in zip(ids, pieces, strict=True) if name not in self._own}
         places = self.reader.index.find(list(wanted))
-        for name, place in places.items():
-            if name in self.relied or self._same(name, place, wanted[name]):
-                self.relied.add(name)
-                del wanted[name]
-            else:
+        known = {name: place for name, place in places.items() if name not in self.relied}
+        in_order = sorted(known, key=lambda name: known[name][:2])  # so that few requests fetch them
+        contents = self.reader.each(in_order, [known[name] for name in in_order])
+        for name, content in zip(in_order, contents, strict=True):
+            place = known[name]
+            if content is None or not self._is_sound(place.pack) or not same_bytes(content, wanted[name]):
                 self.damaged.add(place.pack)
-        return wanted
+                del places[name]
+        self.relied.update(places)
+        return {name: piece for name, piece in wanted.items() if name not in places}
 
-    def _same(self, name: bytes, place: Place, piece: Buffer) -> bool:
-        """Whether a chunk is stored as it should be, in a pack that can be found again by its footer."""
-        try:
-            if place.pack not in self._sound:
-                self._sound[place.pack] = self.reader.is_sound(place.pack)
-            return self._sound[place.pack] and same_bytes(self.reader.chunk(name, place), piece)
-        except (BadForm, Damaged):
-            return False
+    def _is_sound(self, pack: str) -> bool:
+        """Whether the chunks of a pack can be found again by its footer."""
+        if pack not in self._sound:
+            try:
+                self._sound[pack] = self.reader.is_sound(pack)
+            except Damaged:
+                self._sound[pack] = False
+        return self._sound[pack]
 
     def _write(self, name: bytes, piece: Buffer, packer: Any) -> None:
         if self._open is not None and self._open.size >= FULL:

@@ -130,6 +130,11 @@ def test_the_plain_header_of_the_next_test_is_read() -> None:
     assert recipes.read(signed(header(streams=[stream()]), ENTRY_OF_TEN), Nodes().get).size == 10
 
 
+NO_PARENTS: list[Any] = [7, "sha256:", "md5:" + "0" * 32, []]
+NO_PARAMETERS: list[Any] = [None, [], "x", 3]
+NO_STREAMS: list[Any] = [None, 3, "abc", [None], [[]], [{}], {"a": 1}]
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -148,9 +153,9 @@ def test_the_plain_header_of_the_next_test_is_read() -> None:
             for name in ("size", "version", "dead")
             for value in (-1, 2**53, 1.5, "1", None, True)
         ),
-        *(header(parent=value) for value in (7, "sha256:", "md5:" + "0" * 32, [])),
-        *(header(parameters=value) for value in (None, [], "x", 3)),
-        *(header(streams=value) for value in (None, 3, "abc", [None], [[]], [{}], {"a": 1})),
+        *(header(parent=value) for value in NO_PARENTS),
+        *(header(parameters=value) for value in NO_PARAMETERS),
+        *(header(streams=value) for value in NO_STREAMS),
         *(header(streams=[stream(**{n: v})]) for n in ("entries", "stored") for v in (-1, 2, 2**60, "1", None, True)),
         header(streams=[stream(entries=0, stored=0)] * 17),
         header(streams=[stream(nodes=True, entries=2**40)]),

@@ -142,3 +142,17 @@ def test_seeds_are_looked_for_several_versions_back(far: BlobStore) -> None:
     part, data = fetched(far, last)
     assert data == new + b"and more"
     assert part < len(new) / 8
+
+
+def test_of_chunks_side_by_side_in_a_pack_only_those_are_fetched_that_the_seed_lacks(far: BlobStore) -> None:
+    data, _ = noise(8_000_000)
+    first = put(far, data)
+    second = put(far, data[:2_000_000] + data[4_000_000:], lambda: [first])
+    far.path(second)
+    part, found = fetched(far, put(far, data + b"", lambda: [second]))
+    assert found == data
+    assert part >= len(data)  # it is the first one: without a parent there is no seed
+    third = put(far, data[:7_000_000], lambda: [second])
+    part, found = fetched(far, third)
+    assert found == data[:7_000_000]
+    assert 2_000_000 <= part < 2_600_000
