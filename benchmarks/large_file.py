@@ -35,10 +35,7 @@ def measure(bench: Bench) -> Iterator[Line]:
             log, cp, lambda: cp("&&", "sync", '"$1"'), lambda: seconds(lambda: _hash(source))
         )
         name = f"log a file of {size} MiB"
-        note = (
-            "hashed, and on disk when log returns; the budget of half of cp's speed speaks of an index with 1 % of new"
-            " rows, which chunked storage will bring"
-        )
+        note = "hashed, cut into chunks, its inverse tried, on disk when log returns; indexes: see storage"
         yield Line(name, ours, alone, "cp", note=note)
         yield Line(name, ours, synced, "cp, then sync", note=note)
         yield Line(name, ours, hashed, "SHA-256 of it", note=note)
