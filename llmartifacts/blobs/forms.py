@@ -57,37 +57,12 @@ def form_for(head: bytes) -> str:
     return ZSTD if len(_compressor().compress(probe)) <= _PAYS * len(probe) else RAW
 
 
-class Writer:
-    """Turns content into its stored form, piece by piece.
-
-    Args:
-        form: The form to store it in.
-        size: Bytes of the content, or -1 if that is not known yet.
-    """
-
-    def __init__(self, form: str, size: int = -1) -> None:
-        self._stream = _compressor().compressobj(size=size) if form == ZSTD else None
-        self._crc = 0
-
-    def add(self, data: bytes) -> bytes:
-        """Take content; returns what to store next."""
-        return self._counted(self._stream.compress(data)) if self._stream else data
-
-    def end(self) -> bytes:
-        """The last bytes to store."""
-        if not self._stream:
-            return b""
-        return self._counted(self._stream.flush()) + _TRAILER + self._crc.to_bytes(4, "little")
-
-    def _counted(self, data: bytes) -> bytes:
-        self._crc = zlib.crc32(data, self._crc)
-        return data
-
-
 def encode(form: str, data: bytes) -> bytes:
-    """Content in its stored form, at once."""
-    writer = Writer(form, len(data))
-    return writer.add(data) + writer.end()
+    """Small content in its stored form."""
+    if form != ZSTD:
+        return data
+    frame = _compressor().compress(data)
+    return frame + _TRAILER + zlib.crc32(frame).to_bytes(4, "little")
 
 
 class Reader:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from llmartifacts.blobs.base import Driver
 from llmartifacts.blobs.chunks import pack as packs
-from llmartifacts.blobs.chunks.entries import MAX_CHUNK, Entries, bytes_of, ids_of, lengths_of
+from llmartifacts.blobs.chunks.entries import MAX_CHUNK, Entries, ids_of, lengths_of
 from llmartifacts.blobs.chunks.index import ChunkIndex
 from llmartifacts.blobs.chunks.pack import RAW, Place
 from llmartifacts.blobs.failures import storage_errors
@@ -197,12 +197,6 @@ class ChunkReader:
                     yield view[first:last]
                 at = end
             yield from self.read(part[rest:])  # all of it where packs have no file: many chunks with one request
-
-    def whole(self, entries: Entries, limit: int = packs.MAX_FOOTER) -> bytes:
-        """The contents of all chunks together, in memory. Raises as `read`, and `BadForm` beyond `limit` bytes."""
-        if bytes_of(entries) > limit:
-            raise BadForm(f"one of its streams is longer than {limit} bytes")
-        return b"".join(bytes(part) for part in self.read(entries))
 
     def each(self, ids: Sequence[bytes], places: Sequence[Place]) -> Iterator[Buffer | None]:
         """The content of each chunk, unchecked; None for one that cannot be had because it, or its pack, is damaged."""

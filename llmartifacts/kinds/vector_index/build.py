@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmartifacts.errors import InvalidValue
 from llmartifacts.formats.faiss import ALLOWED
 from llmartifacts.kinds.vector_index.config import EmbeddingSpec
-from llmartifacts.kinds.vector_index.guard import reason
+from llmartifacts.kinds.vector_index.guard import INNER, reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,7 +162,7 @@ def parts(index: Any) -> Iterator[Any]:
     import faiss
 
     yield index
-    for name in ("index", "base_index", "refine_index", "storage", "quantizer"):
+    for name in INNER:
         inner = getattr(index, name, None)
         if isinstance(inner, faiss.Index):
             yield from parts(_concrete(inner))

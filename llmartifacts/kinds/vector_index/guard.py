@@ -31,7 +31,8 @@ _MUTATORS = (
     *("copy_subset_to", "permute_entries", "reorder_links", "replace_invlists", "shrink_level_0_neighbors"),
 )
 _WHERE = re.compile(r"\AError in .*? at \S+:\d+: (Error: )?", re.DOTALL)
-_INNER = ("index", "storage", "base_index", "refine_index", "quantizer")
+INNER = ("index", "storage", "base_index", "refine_index", "quantizer")
+"""Attributes under which FAISS keeps an index inside another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +128,7 @@ def _seal(index: Any, memory: Any) -> Any:
 def read_only(cls: type) -> type:
     """A subclass of a FAISS index class whose mutators raise `NotAllowed`; the inner indexes are guarded as well."""
     guarded: dict[str, Any] = {name: _refusal(name) for name in _MUTATORS if hasattr(cls, name)}
-    for name in _INNER:
+    for name in INNER:
         found = getattr(cls, name, None)
         if isinstance(found, property):
             guarded[name] = _guarded(found)

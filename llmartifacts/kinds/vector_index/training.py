@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmartifacts import plugins
 from llmartifacts.errors import Incompatible, InvalidValue
-from llmartifacts.kinds.vector_index.guard import MappedIndex
+from llmartifacts.kinds.vector_index.guard import INNER, MappedIndex
 from llmartifacts.records.digest import Digest, digest_from_hex
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def structure(index: Any) -> Iterator[str]:
             # OPQ is written as the plain linear transform that it learnt.
             name = "LinearTransform" if isinstance(step, faiss.OPQMatrix) else type(step).__name__
             yield f"{name}({step.d_in} to {step.d_out})"
-    for name in ("index", "base_index", "refine_index", "storage", "quantizer"):
+    for name in INNER:
         inner = getattr(index, name, None)
         if isinstance(inner, faiss.Index):
             yield from (f"{name}: {told}" for told in structure(inner))

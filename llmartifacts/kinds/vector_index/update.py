@@ -23,6 +23,7 @@ from llmartifacts.kinds.vector_index.guard import MappedIndex, open_index
 from llmartifacts.kinds.vector_index.probes import QUERIES, Probes
 from llmartifacts.kinds.vector_index.value import EmbedderWarning, VectorIndex
 from llmartifacts.records.names import near_names
+from llmartifacts.records.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -243,7 +244,7 @@ def _vectors(value: VectorIndex, plan: _Plan, given: Given) -> Vectors | None:
         return matrix if len(plan.fresh) == len(matrix) else matrix[plan.fresh_at]
     if given.embeddings is None:
         raise InvalidValue(
-            f"{len(plan.fresh)} documents are new or have another text, and nothing embeds them",
+            f"nothing embeds them: {counted(len(plan.fresh), 'text')} of documents that are new or changed",
             field="embeddings",
             next_step=f"Give embeddings=, the embedder of {value.embedding.model}, or vectors=.",
         )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llmartifacts.blobs.chunks import pack as packs
-from llmartifacts.blobs.chunks.entries import MAX_CHUNK, Entries, entries_of, ids_of
+from llmartifacts.blobs.chunks.entries import MAX_CHUNK, Entries, ids_of
 from llmartifacts.blobs.chunks.index import NewPack
 from llmartifacts.blobs.chunks.pack import RAW, ZSTD, Place
 from llmartifacts.blobs.chunks.reader import decompress
@@ -31,7 +31,6 @@ def test_chunks_come_out_in_the_order_asked_for(kind: str, request: pytest.Fixtu
     order = random.Random(1).choices(range(len(wanted)), k=100)
     assert contents(bench.reader(), entries[order]) == [wanted[i] for i in order]
     assert contents(bench.reader(), entries[:0]) == []
-    assert bench.reader().whole(entries) == b"".join(wanted)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -163,7 +162,11 @@ def test_lengths_that_lie_are_refused_wherever_the_chunk_lies(
     for lie in (0, 1, len(which[0]) - 1, len(which[0]) + 1, 2**32 - 1):
         lying = entries.copy()
         lying["length"][0] = lie
-        for ask in (lambda e: contents(bench.reader(), e), bench.reader().locate, bench.reader().whole):
+        for ask in (
+            lambda e: contents(bench.reader(), e),
+            bench.reader().locate,
+            lambda e: list(bench.reader().runs(e)),
+        ):
             with pytest.raises(BadForm):
                 ask(lying)
 
@@ -263,12 +266,3 @@ def test_an_altered_chunk_is_found_where_that_is_asked_for(
     assert contents(bench.reader(), entries[:3], verify=True) == which[:3]
     with pytest.raises(BadForm):
         contents(bench.reader(), entries[3:4], verify=True)
-
-
-def test_no_more_is_put_into_memory_at_once_than_allowed(bench: Any) -> None:
-    entries = bench.put(*NOISE)
-    with pytest.raises(BadForm, match="longer than"):
-        bench.reader().whole(entries, limit=1000)
-    many = entries_of([ids_of(entries)[0]] * 100_000, [2**32 - 1] * 100_000)
-    with pytest.raises(BadForm, match="longer than"):
-        bench.reader().whole(many)
