@@ -69,6 +69,30 @@ MIGRATIONS: tuple[str, ...] = (
       stored bigint not null, length bigint not null, form bigint not null) {keyed};
     create index chunk_pack on chunk(pack);
     """,
+    """
+    create table policy(
+      project_id bigint not null references project(id), number bigint not null, digest {bytes} not null,
+      body {text} not null, at bigint not null, author {text} not null, message {text} not null,
+      primary key(project_id, number));
+    create table trusted_key(
+      id {text} primary key, person {text} not null, roles {text} not null, public {text} not null,
+      added_at bigint not null, added_by {text} not null, replaces {text} not null default '',
+      revoked_at bigint, revoked_by {text} not null default '', revoke_reason {text} not null default '');
+    create table attestation(
+      id {id}, project_id bigint not null references project(id), purpose {text} not null, alias {text} not null,
+      envelope {text} not null, at bigint not null, recorded_by {text} not null);
+    create index attestation_alias on attestation(project_id, alias, purpose);
+    create table attestation_subject(
+      attestation_id bigint not null references attestation(id), digest {bytes} not null,
+      primary key(attestation_id, digest));
+    create index attestation_digest on attestation_subject(digest);
+    create table review(
+      project_id bigint not null references project(id), revision bigint not null, at bigint not null,
+      reviewer {text} not null, reason {text} not null, primary key(project_id, revision));
+    alter table promotion add column policy {bytes};
+    alter table promotion add column approvals {text} not null default '[]';
+    alter table promotion add column break_glass bigint not null default 0;
+    """,
 )
 
 SCHEMA = len(MIGRATIONS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar, cast
 
@@ -14,6 +15,7 @@ from llmartifacts.kinds.report.value import ItemScore, Metric, Report
 from llmartifacts.records.canonical import canonical_bytes, parse_json
 from llmartifacts.records.diff import Change, Diff, diff_json, excluding
 from llmartifacts.records.digest import parse_digest
+from llmartifacts.records.evidence import Comparison
 from llmartifacts.records.manifest import Manifest
 
 ITEMS = "items.jsonl"
@@ -32,8 +34,21 @@ def _checked_digest(text: str) -> str:
 DigestText = Annotated[StrictStr, AfterValidator(_checked_digest)]
 
 
+class ComparisonConfig(Config):
+    """Against the baseline; see `records.evidence.Comparison`."""
+
+    delta: float = Field(strict=True)
+    lower: float = Field(strict=True)
+    upper: float = Field(strict=True)
+    family_upper: float = Field(strict=True)
+    n: StrictInt
+    sd: float = Field(strict=True)
+    alpha: float = Field(strict=True)
+    metrics: StrictInt
+
+
 class MetricConfig(Config):
-    """One aggregate; see `Metric`."""
+    """One aggregate; see `Metric`. The last four are left out where they are not known."""
 
     name: StrictStr
     value: float | None = Field(strict=True)
@@ -44,6 +59,10 @@ class MetricConfig(Config):
     hi: float = Field(strict=True)
     higher_is_better: StrictBool
     alpha: float = Field(strict=True)
+    sd: float | None = Field(default=None, strict=True)
+    errors: StrictInt = Field(default=0, ge=0)
+    scorer: DigestText | None = None
+    comparison: ComparisonConfig | None = None
 
 
 class SuiteConfig(Config):
@@ -159,7 +178,7 @@ def to_config(report: Report) -> dict[str, Any]:
         "suite": {"name": report.suite},
         "targets": dict(report.targets),
         "dataset": report.dataset,
-        "metrics": [{name: getattr(m, name) for name in MetricConfig.model_fields} for m in report.metrics],
+        "metrics": [_metric(m) for m in report.metrics],
         "count": len(report.items),
     }
     if report.suite_digest is not None:
@@ -174,6 +193,24 @@ def to_config(report: Report) -> dict[str, Any]:
     return made
 
 
+def _metric(metric: Metric) -> dict[str, Any]:
+    made = {name: getattr(metric, name) for name in MetricConfig.model_fields if name != "comparison"}
+    for name in ("sd", "scorer"):
+        if made[name] is None:
+            del made[name]
+    if not made["errors"]:
+        del made["errors"]
+    if metric.comparison is not None:
+        made["comparison"] = asdict(metric.comparison)
+    return made
+
+
+def _metric_of(config: MetricConfig) -> Metric:
+    compared = config.comparison
+    rest = config.model_dump(exclude={"comparison"})
+    return Metric(**rest, comparison=None if compared is None else Comparison(**compared.model_dump()))
+
+
 def _report(config: ReportConfig, items: Sequence[ItemScore] | None) -> Report:
     """A report of its config; `items` None leaves them out unchecked."""
     if items is not None and "count" in config.model_fields_set and len(items) != config.count:
@@ -182,7 +219,7 @@ def _report(config: ReportConfig, items: Sequence[ItemScore] | None) -> Report:
         suite=config.suite.name,
         targets=config.targets,
         dataset=config.dataset,
-        metrics=[Metric(**metric.model_dump()) for metric in config.metrics],
+        metrics=[_metric_of(metric) for metric in config.metrics],
         items=items or (),
         suite_digest=config.suite.digest,
         baseline=config.baseline,

@@ -14,6 +14,7 @@ from llmartifacts.errors import InvalidReference, InvalidValue, LlmartifactsErro
 from llmartifacts.kinds.disk import AnyPath, find_regular, read_regular
 from llmartifacts.records.canonical import parse_json, plain_json
 from llmartifacts.records.digest import Digest, parse_digest
+from llmartifacts.records.evidence import Comparison
 from llmartifacts.records.names import near_names
 from llmartifacts.records.times import parse_time, to_text
 
@@ -37,9 +38,13 @@ class Metric:
         hi: Largest score that the scale has.
         higher_is_better: Whether more is better.
         alpha: Probability that the mean lies below `lower`, and that it lies above `upper`.
+        sd: Standard deviation of the units' scores, as a share of the scale; None if it is not known.
+        errors: Items for which it could not be computed; no gate passes then.
+        scorer: Digest of what graded: its name, options and definition; None if it is not known.
+        comparison: How it differs from the baseline, item by item; None without a baseline.
 
     Raises:
-        InvalidValue: Not `lo <= lower <= value <= upper <= hi`, or a number is not finite.
+        InvalidValue: Numbers are not finite, or not in order: `lo <= lower <= value <= upper <= hi`.
     """
 
     name: str
@@ -51,6 +56,10 @@ class Metric:
     hi: float = 1.0
     higher_is_better: bool = True
     alpha: float = 0.05
+    sd: float | None = None
+    errors: int = 0
+    scorer: Digest | str | None = None
+    comparison: Comparison | None = None
 
     def __post_init__(self) -> None:
         where = f"metrics.{_name(self.name, 'metrics')}"
@@ -74,11 +83,41 @@ class Metric:
                 f"not in order: lo {self.lo}, lower {self.lower}, value {self.value}, upper {self.upper}, hi {self.hi}",
                 field=where,
             )
+        self._check_more(where)
+
+    def _check_more(self, where: str) -> None:
+        if self.sd is not None:
+            object.__setattr__(self, "sd", _number(self.sd, f"{where}.sd"))
+        if type(self.errors) is not int or self.errors < 0:
+            raise InvalidValue(f"errors is {self.errors!r:.40}, not a number of items", field=f"{where}.errors")
+        if self.scorer is not None:
+            _digest(self.scorer, f"{where}.scorer")
+        if self.comparison is not None:
+            check_comparison(self.comparison, f"{where}.comparison")
 
     def __str__(self) -> str:
         if self.value is None:
             return f"{self.name}: not measured"
         return f"{self.name}: {self.value:.4g} [{self.lower:.4g}, {self.upper:.4g}], n = {self.n}"
+
+
+def check_comparison(found: Comparison, where: str) -> None:
+    """Refuse a comparison that contradicts itself. Raises `InvalidValue`."""
+    if not isinstance(found, Comparison):
+        raise InvalidValue(f"a {type(found).__name__} is no Comparison", field=where)
+    for name in ("delta", "lower", "upper", "family_upper", "sd", "alpha"):
+        _number(getattr(found, name), f"{where}.{name}")
+    for name in ("n", "metrics"):
+        if type(getattr(found, name)) is not int or getattr(found, name) < 1:
+            raise InvalidValue(f"{name} is no count from 1", field=f"{where}.{name}")
+    if not -1 <= found.lower <= found.delta <= found.upper <= 1 or found.upper > found.family_upper or found.sd < 0:
+        raise InvalidValue(
+            f"not in order: lower {found.lower}, delta {found.delta}, upper {found.upper}, for all metrics "
+            f"{found.family_upper}",
+            field=where,
+        )
+    if not 0 < found.alpha < 0.5:
+        raise InvalidValue(f"alpha is {found.alpha}, not between 0 and 0.5", field=f"{where}.alpha")
 
 
 @dataclass(frozen=True, slots=True)

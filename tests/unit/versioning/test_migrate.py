@@ -43,8 +43,10 @@ def as_it_was(shelf: Shelf) -> None:
     for name in shelf.files("packs"):
         (shelf.place / "blobs" / name).unlink()
     with shelf.parts.metadata.writing() as s:
-        s.run("drop table chunk")
-        s.run("drop table pack")
+        for table in ("chunk", "pack", "policy", "trusted_key", "attestation_subject", "attestation", "review"):
+            s.run(f"drop table {table}")
+        for column in ("policy", "approvals", "break_glass"):
+            s.run(f"alter table promotion drop column {column}")
         s.run("update meta set value = 1 where name = 'schema'")
     shelf.registry.close()
 
