@@ -4,12 +4,18 @@
 | --- | --- |
 | length shift | Kolmogorov-Smirnov distance of the lengths in characters: sup over x of abs(F(x) - G(x)) |
 | category shift | total variation distance of the relative frequencies: 1/2 sum over v of abs(p(v) - q(v)) |
+| number shift | Kolmogorov-Smirnov distance of the values |
 | vocabulary shift | Jensen-Shannon divergence of the word frequencies in bits: H((p+q)/2) - (H(p) + H(q))/2 |
 | unseen words | share of the second version's words that the first never uses |
+| missing shift | difference of the shares of items without a value |
+| embedding shift | three measures; see `llmartifacts.kinds.eval_dataset.embeddings` |
 
-Each lies in [0, 1]; 0 is "no shift". Words are runs of letters, digits and underscores, case folded. Categories are
-columns of text, integers or booleans with at most 50 different values, each used twice on average in both versions;
-keys of `metadata` count as columns. Every other column of text gets the length and the vocabulary shift.
+Each lies in [0, 1]; 0 is "no shift". Words are runs of letters, digits and underscores, case folded; each Chinese or
+Japanese sign is one. Categories, labels above all, are columns of text, integers or booleans with at most 50 different
+values, each used twice on average in both versions; keys of `metadata` count as columns. Every other column with
+numbers gets the number shift, and every other one with text the length and the vocabulary shift; the text of arrays
+and objects, such as chat messages or several answers, is all text inside them. A field that both versions read from
+columns of unlike names is compared as one column, by the field's name. Ids are not compared.
 
 Sources: Massey 1951 (Kolmogorov-Smirnov statistic); Levin, Peres and Wilmer 2009, section 4.1 (total variation);
 Lin 1991 (Jensen-Shannon divergence).
@@ -18,12 +24,15 @@ Lin 1991 (Jensen-Shannon divergence).
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llmartifacts.kinds.eval_dataset import texts
+from llmartifacts.kinds.eval_dataset.embeddings import EmbeddingShift, Vectors
+from llmartifacts.kinds.eval_dataset.embeddings import measure as measure_embeddings
+from llmartifacts.kinds.eval_dataset.fields import may_be_id
 from llmartifacts.kinds.eval_dataset.rows import ID
 
 if TYPE_CHECKING:
@@ -31,8 +40,8 @@ if TYPE_CHECKING:
     from llmartifacts.kinds.eval_dataset.value import EvalDataset
 
 MAX_CATEGORIES = 50
-_WORD = re.compile(r"\w+")
-_Category = str | int | bool
+_PARTS = "parts"
+"""Stands for the type of arrays and objects, whose text counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,49 @@ class SchemaShift:
         if not self.before or not self.after:
             return f"{self.column}: {'added' if self.after else 'removed'} ({' or '.join(self.after or self.before)})"
         return f"{self.column}: {' or '.join(self.before)} -> {' or '.join(self.after)}"
+
+
+@dataclass(frozen=True, slots=True)
+class MissingShift:
+    """A column that more items, or fewer, have no value in.
+
+    Attributes:
+        column: Its name.
+        before: Share of the first version's items without a value, in [0, 1].
+        after: Share of the second's.
+    """
+
+    column: str
+    before: float
+    after: float
+
+    @property
+    def distance(self) -> float:
+        """By how much the share moved, in [0, 1]."""
+        return abs(self.after - self.before)
+
+    def __str__(self) -> str:
+        return f"{self.column}: {self.before:.1%} -> {self.after:.1%} of the items without a value"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberShift:
+    """How the values of a column of numbers moved.
+
+    Attributes:
+        column: Its name.
+        before: Mean in the first version.
+        after: Mean in the second.
+        distance: Kolmogorov-Smirnov distance of the two, in [0, 1].
+    """
+
+    column: str
+    before: float
+    after: float
+    distance: float
+
+    def __str__(self) -> str:
+        return f"{self.column}: mean {self.before:.6g} -> {self.after:.6g}, distance {self.distance:.3f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +187,9 @@ class Drift:
         lengths: Length shift of each text column that both have; by name.
         categories: Category shift of each column with few values; by name.
         vocabulary: Vocabulary shift of each text column that both have; by name.
+        numbers: Number shift of each column with numbers, but categories; by name.
+        missing: Columns that both have, and of which another share of the items has no value; by name.
+        embedding: How the embeddings moved; None without vectors.
     """
 
     before: int
@@ -146,43 +201,62 @@ class Drift:
     lengths: tuple[LengthShift, ...] = ()
     categories: tuple[CategoryShift, ...] = ()
     vocabulary: tuple[VocabularyShift, ...] = ()
+    numbers: tuple[NumberShift, ...] = ()
+    missing: tuple[MissingShift, ...] = ()
+    embedding: EmbeddingShift | None = None
 
     def __str__(self) -> str:
         counts = f"{self.added} added, {self.removed} removed, {self.changed} changed"
         lines = [f"items: {self.before} -> {self.after} ({counts})"]
         for title, shifts in (
             ("schema", self.schema),
+            ("missing", self.missing),
             ("length", self.lengths),
             ("categories", self.categories),
+            ("numbers", self.numbers),
             ("vocabulary", self.vocabulary),
+            ("embedding", (self.embedding,) if self.embedding else ()),
         ):
             lines += [f"{title}  {shift}" for shift in shifts]
         return "\n".join(lines)
 
 
-def measure(before: EvalDataset, after: EvalDataset, items: ItemDiff | None = None) -> Drift:
+def measure(
+    before: EvalDataset, after: EvalDataset, items: ItemDiff | None = None, *, vectors: Vectors | None = None
+) -> Drift:
     """Measure what shifted between two datasets; see the module for the definitions.
 
     Args:
         before: The first version.
         after: The second version.
         items: Their item-level differences, if they are known already.
+        vectors: As in `EvalDataset.drift`.
+
+    Raises:
+        InvalidValue: The vectors do not fit.
     """
+    embedding = None if vectors is None else measure_embeddings(before, after, vectors)
     diff = items if items is not None else before.diff(after)
-    old, new = _gather(before), _gather(after)
+    moved = _moved_fields(before, after)
+    old, new = _gather(before, moved), _gather(after, moved)
     both = sorted(old.keys() & new.keys())
     labels = [c for c in both if _is_category(old[c]) and _is_category(new[c])]
-    texts = [c for c in both if c not in labels and _texts(old[c]) and _texts(new[c])]
+    others = [c for c in both if c not in labels]
+    written = [c for c in others if _texts(old[c]) and _texts(new[c])]
+    counted = [c for c in others if _numbers(old[c]) and _numbers(new[c])]
     return Drift(
         len(before),
         len(after),
         len(diff.added),
         len(diff.removed),
         len(diff.changed),
-        tuple(_schema(before, after)),
-        tuple(_length(c, old[c], new[c]) for c in texts),
-        tuple(_category(c, old[c], new[c]) for c in labels),
-        tuple(_vocabulary(c, old[c], new[c]) for c in texts),
+        schema=tuple(_schema(before, after)),
+        lengths=tuple(_length(c, old[c], new[c]) for c in written),
+        categories=tuple(_category(c, old[c], new[c]) for c in labels),
+        vocabulary=tuple(_vocabulary(c, old[c], new[c]) for c in written),
+        numbers=tuple(_number(c, old[c], new[c]) for c in counted),
+        missing=tuple(_missing(before, after)),
+        embedding=embedding,
     )
 
 
@@ -203,7 +277,7 @@ def jensen_shannon(p: Mapping[Any, float], q: Mapping[Any, float]) -> float:
     return min(1.0, max(0.0, math.fsum(terms)))
 
 
-def kolmogorov_smirnov(before: Mapping[int, int], after: Mapping[int, int]) -> float:
+def kolmogorov_smirnov(before: Mapping[Any, int], after: Mapping[Any, int]) -> float:
     """Kolmogorov-Smirnov distance of two samples given as value -> count, in [0, 1]."""
     a, b = sum(before.values()), sum(after.values())
     x = y = 0
@@ -214,15 +288,27 @@ def kolmogorov_smirnov(before: Mapping[int, int], after: Mapping[int, int]) -> f
     return worst
 
 
-def _gather(dataset: EvalDataset) -> dict[str, Counter[Any]]:
-    """Column -> its scalar values and how often each occurs; keys of `metadata` as `metadata.key`."""
+def _moved_fields(before: EvalDataset, after: EvalDataset) -> set[str]:
+    """Fields that are read from another column than before: they are compared under their own name."""
+    taken = before.schema.keys() | after.schema.keys()
+    both = before.fields.keys() & after.fields.keys() - {"metadata"} - taken
+    return {field for field in both if before.fields[field] != after.fields[field]}
+
+
+def _gather(dataset: EvalDataset, moved: set[str]) -> dict[str, Counter[Any]]:
+    """Column -> its values, each with its type, and how often each occurs; keys of `metadata` as `metadata.key`."""
     found: dict[str, Counter[Any]] = {}
     metadata = dataset.fields.get("metadata")
+    names = {dataset.fields[field]: field for field in moved}
     for row in dataset.rows():
-        for name, value in _flat(row, metadata):
-            if isinstance(value, _Category):
+        for column, value in _flat(row, metadata):
+            name = names.get(column, column)
+            values = found.setdefault(name, Counter())
+            if isinstance(value, list | dict):
+                values[_PARTS, texts.text_of(value)] += 1
+            elif value is not None:
                 # With its type: True is 1 for a dict, and not for people.
-                found.setdefault(name, Counter())[type(value).__name__, value] += 1
+                values[type(value).__name__, value] += 1
     return found
 
 
@@ -230,16 +316,30 @@ def _flat(row: Mapping[str, Any], metadata: str | None) -> Iterator[tuple[str, A
     for name, value in row.items():
         if name == metadata:
             yield from ((f"{name}.{key}", inner) for key, inner in value.items())
-        elif name != ID:
+        elif name != ID and not (may_be_id(name) and str(value) == row[ID]):  # the column that the id is from
             yield name, value
 
 
 def _is_category(values: Counter[Any]) -> bool:
-    return len(values) <= MAX_CATEGORIES and 2 * len(values) <= values.total()
+    if len(values) > MAX_CATEGORIES or 2 * len(values) > values.total():
+        return False
+    return all(kind in ("str", "int", "bool") for kind, _ in values)
 
 
-def _texts(values: Counter[Any]) -> bool:
-    return any(kind == "str" for kind, _ in values)
+def _texts(values: Counter[Any]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for (kind, value), times in values.items():
+        if kind in ("str", _PARTS):
+            found[value] += times
+    return found
+
+
+def _numbers(values: Counter[Any]) -> Counter[float]:
+    found: Counter[float] = Counter()
+    for (kind, value), times in values.items():
+        if kind in ("int", "float"):
+            found[value] += times
+    return found
 
 
 def _schema(before: EvalDataset, after: EvalDataset) -> Iterator[SchemaShift]:
@@ -249,6 +349,13 @@ def _schema(before: EvalDataset, after: EvalDataset) -> Iterator[SchemaShift]:
             yield SchemaShift(name, was, now)
 
 
+def _missing(before: EvalDataset, after: EvalDataset) -> Iterator[MissingShift]:
+    for name in sorted(before.schema.keys() & after.schema.keys()):
+        old, new = before.schema[name].null, after.schema[name].null
+        if old * len(after) != new * len(before):
+            yield MissingShift(name, old / len(before), new / len(after))
+
+
 def _length(column: str, before: Counter[Any], after: Counter[Any]) -> LengthShift:
     a, b = _lengths(before), _lengths(after)
     return LengthShift(column, _mean(a), _mean(b), kolmogorov_smirnov(a, b))
@@ -256,14 +363,19 @@ def _length(column: str, before: Counter[Any], after: Counter[Any]) -> LengthShi
 
 def _lengths(values: Counter[Any]) -> Counter[int]:
     found: Counter[int] = Counter()
-    for (kind, value), times in values.items():
-        if kind == "str":
-            found[len(value)] += times
+    for text, times in _texts(values).items():
+        found[len(text)] += times
     return found
 
 
-def _mean(counts: Counter[int]) -> float:
-    return sum(value * times for value, times in counts.items()) / counts.total()
+def _number(column: str, before: Counter[Any], after: Counter[Any]) -> NumberShift:
+    a, b = _numbers(before), _numbers(after)
+    return NumberShift(column, _mean(a), _mean(b), kolmogorov_smirnov(a, b))
+
+
+def _mean(counts: Mapping[Any, int]) -> float:
+    total = sum(counts.values())
+    return math.fsum(value / total * times for value, times in counts.items())
 
 
 def _category(column: str, before: Counter[Any], after: Counter[Any]) -> CategoryShift:
@@ -283,8 +395,7 @@ def _vocabulary(column: str, before: Counter[Any], after: Counter[Any]) -> Vocab
 
 def _words(values: Counter[Any]) -> Counter[str]:
     found: Counter[str] = Counter()
-    for (kind, value), times in values.items():
-        if kind == "str":
-            for word in _WORD.findall(value):
-                found[word.casefold()] += times
+    for text, times in _texts(values).items():
+        for word in texts.words(texts.fold(text)):
+            found[word] += times
     return found

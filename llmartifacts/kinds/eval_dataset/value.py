@@ -29,6 +29,7 @@ from llmartifacts.records.names import did_you_mean, near_names
 
 if TYPE_CHECKING:
     from llmartifacts.kinds.eval_dataset.drift import Drift
+    from llmartifacts.kinds.eval_dataset.leakage import Leakage
 
 ColumnMap = Mapping[str, str | None]
 
@@ -480,8 +481,76 @@ class EvalDataset:
         """Item-level differences from this dataset to `after`, matched by id."""
         return compare(self, after)
 
-    def drift(self, after: EvalDataset) -> Drift:
-        """What shifted from this dataset to `after`: schema, size, text lengths, categories, vocabulary."""
+    def drift(self, after: EvalDataset, *, vectors: Any = None) -> Drift:
+        """What shifted from this dataset to `after`: schema, size, lengths, categories, numbers, words, embeddings.
+
+        `llmartifacts.kinds.eval_dataset.drift` and `.embeddings` have the definitions and their sources.
+
+        Args:
+            after: The second version.
+            vectors: For the embedding shift, a pair of arrays of numbers, shapes (len(self), d) and (len(after), d),
+                in the order of the items. Or what makes such vectors of the inputs' texts: an object with
+                `embed_documents(texts)`, or a function of a list of texts.
+
+        Raises:
+            InvalidValue: Vectors of another shape, of unlike dimensions, or with NaN or infinity; the field is named.
+        """
         from llmartifacts.kinds.eval_dataset.drift import measure
 
-        return measure(self, after)
+        return measure(self, after, vectors=vectors)
+
+    # --- against a training set
+
+    def leakage(
+        self,
+        train: EvalDataset | AnyPath | Sequence[AnyPath] | Iterable[Mapping[str, Any]],
+        *,
+        fields: Sequence[str] = ("input", "expected_output"),
+        train_columns: Sequence[str] | None = None,
+        words: int = 8,
+        share: float = 0.7,
+        answer_words: int = 13,
+        ids: bool = True,
+        limits: Limits = LIMITS,
+    ) -> Leakage:
+        """Which items of this test set lie in a training set: the same text, contained in one, or the same id.
+
+        `llmartifacts.kinds.eval_dataset.leakage` has the definitions and their sources. Splits of one dataset are
+        checked the same way: `dataset.split("test").leakage(dataset.split("train"))`.
+
+        Args:
+            train: A dataset; a file of chat messages (`{"messages": […]}`), of prompts and completions or of any other
+                columns, or several; or one mapping an item. It is read once, one item at a time.
+            fields: Fields or columns of this set whose text is looked for.
+            train_columns: Columns of the training items to look in; all but the id by default, of a dataset also all
+                but metadata and split.
+            words: Words of a shingle, 1 to 100.
+            share: Share of a text's shingles from which it counts as contained, in (0, 1].
+            answer_words: Words from which an expected output is looked for: shorter ones are equal by nature.
+            ids: Whether an equal id counts; ids of digits alone never do.
+            limits: Caps on a training file.
+
+        Raises:
+            InvalidValue: An unknown field or column, a number out of range, or training items that cannot be read.
+            TooLarge: A cap is passed.
+            NotFound: There is no such file.
+
+        Example:
+            >>> test = EvalDataset([{"id": "q1", "input": "How many eggs do Janet's ducks lay in a week?"}])
+            >>> report = test.leakage([{"prompt": "Q: how many eggs do  Janet's ducks lay in a week? A:"}])
+            >>> print(report.leaks[0])
+            q1 (input): 100% contained in item 1 (prompt)
+        """
+        from llmartifacts.kinds.eval_dataset.leakage import check
+
+        return check(
+            self,
+            train,
+            fields=fields,
+            train_columns=train_columns,
+            words=words,
+            share=share,
+            answer_words=answer_words,
+            ids=ids,
+            limits=limits,
+        )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmartifacts.errors import InvalidPath, InvalidValue, LlmartifactsError, MissingExtra, NotAllowed, NotFound
@@ -52,6 +52,7 @@ def write(place: Path, content: bytes | str) -> Path:
 # --- round trips
 
 
+@settings(deadline=None)
 @given(rows)
 def test_every_format_gives_back_what_it_was_given(items: list[dict[str, Any]]) -> None:
     dataset = EvalDataset(items)
@@ -70,6 +71,7 @@ def test_every_format_gives_back_what_it_was_given(items: list[dict[str, Any]]) 
         assert EvalDataset.from_parquet(place / "a.parquet", columns=dataset.fields) == dataset
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(text, min_size=2, max_size=2), min_size=1, max_size=6))
 def test_what_other_programs_write_as_csv_is_read_as_the_standard_library_reads_it(table: list[list[str]]) -> None:
     out = io.StringIO()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmartifacts.errors import InvalidValue, LlmartifactsError
@@ -69,6 +69,7 @@ def test_the_config_says_what_the_server_needs_without_the_file() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=40), min_size=1, max_size=30, unique=True))
 def test_what_is_packed_is_what_is_unpacked(texts: list[str]) -> None:
     dataset = EvalDataset([{"input": t} for t in texts])

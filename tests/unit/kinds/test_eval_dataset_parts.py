@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmartifacts.errors import InvalidValue, NotFound
@@ -23,6 +23,7 @@ def numbered(n: int) -> EvalDataset:
 # --- splits
 
 
+@settings(deadline=None)
 @given(inputs, inputs, st.text(max_size=5), st.randoms(use_true_random=False))
 def test_a_split_never_moves_an_item_when_others_are_added_removed_or_reordered(
     old: list[str], new: list[str], salt: str, chance: random.Random
@@ -107,6 +108,7 @@ def test_splitting_by_an_unknown_column_or_over_another_split_column_is_refused(
 # --- samples
 
 
+@settings(deadline=None)
 @given(inputs, st.integers(), st.data(), st.randoms(use_true_random=False))
 def test_a_sample_depends_on_ids_and_seed_only(
     texts: list[str], seed: int, data: st.DataObject, chance: random.Random
@@ -172,6 +174,7 @@ def test_another_column_for_a_field_is_a_difference() -> None:
     assert [c.path for c in found.fields] == ["fields.expected_output"]
 
 
+@settings(deadline=None)
 @given(inputs)
 def test_a_dataset_does_not_differ_from_itself(texts: list[str]) -> None:
     dataset = EvalDataset([{"input": t} for t in texts])
@@ -224,9 +227,61 @@ def test_no_drift_is_all_zero() -> None:
     assert found.schema == ()
 
 
+def test_columns_of_numbers_are_compared_by_their_values() -> None:
+    before = EvalDataset([{"id": i, "input": "x", "answer": i} for i in range(100)])
+    after = EvalDataset([{"id": i, "input": "x", "answer": i + 50.5} for i in range(100)])
+    (found,) = before.drift(after).numbers
+    assert (found.column, found.before, found.after, found.distance) == ("answer", 49.5, 100.0, 0.51)
+    assert "numbers  answer: mean 49.5 -> 100, distance 0.510" in str(before.drift(after))
+
+
+def test_answers_that_went_missing_are_told() -> None:
+    before = EvalDataset([{"id": i, "input": "x", "answer": "y"} for i in range(10)])
+    after = EvalDataset([{"id": i, "input": "x", **({"answer": "y"} if i % 2 else {})} for i in range(20)])
+    (found,) = before.drift(after).missing
+    assert (found.column, found.before, found.after, found.distance) == ("answer", 0.0, 0.5, 0.5)
+    assert str(found) == "answer: 0.0% -> 50.0% of the items without a value"
+    assert after.drift(after).missing == ()
+
+
+def test_text_inside_messages_and_lists_counts_as_text() -> None:
+    def asking(*questions: str) -> EvalDataset:
+        return EvalDataset([{"id": i, "input": [{"role": "user", "content": q}]} for i, q in enumerate(questions)])
+
+    found = asking("where is it", "who was it").drift(asking("whither went she", "who was it"))
+    (words,) = found.vocabulary
+    assert (words.column, words.words_before, words.unseen) == ("input", 5, 0.5)
+    (length,) = found.lengths
+    assert (length.before, length.after) == (10.5, 13.0)
+
+
+def test_a_field_from_columns_of_unlike_names_is_compared_as_one() -> None:
+    before = EvalDataset([{"id": i, "question": f"what is {i}"} for i in range(9)])
+    after = EvalDataset([{"id": i, "prompt": f"what is {i}"} for i in range(9)])
+    found = before.drift(after)
+    assert [(s.column, s.distance) for s in found.lengths] == [("input", 0.0)]
+    assert [str(s) for s in found.schema] == ["prompt: added (string)", "question: removed (string)"]
+
+
+def test_the_column_that_the_id_is_from_does_not_drift() -> None:
+    before = EvalDataset([{"task_id": f"T/{i}", "input": "the same"} for i in range(9)])
+    after = EvalDataset([{"task_id": f"U/{i}", "input": "the same"} for i in range(9)])
+    found = before.drift(after)
+    assert {s.column for s in (*found.lengths, *found.categories, *found.vocabulary)} == {"input"}
+
+
+def test_words_of_chinese_are_its_signs() -> None:
+    def saying(text: str) -> EvalDataset:
+        return EvalDataset([{"id": "a", "input": text}])
+
+    (words,) = saying("鸭子下蛋").drift(saying("鸭子吃蛋")).vocabulary
+    assert (words.words_before, words.unseen) == (4, 0.25)
+
+
 weights = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 50), min_size=1)
 
 
+@settings(deadline=None)
 @given(weights, weights)
 def test_the_distances_are_symmetric_bounded_and_zero_only_for_equals(p: dict[str, int], q: dict[str, int]) -> None:
     for measure in (drift.total_variation, drift.jensen_shannon):

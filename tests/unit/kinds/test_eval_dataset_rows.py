@@ -8,7 +8,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmartifacts.errors import InvalidValue, LlmartifactsError, NotFound, TooLarge
@@ -98,6 +98,7 @@ def test_a_corrected_answer_keeps_the_id_and_another_question_does_not() -> None
     assert corrected.ids[1] != EvalDataset(QA).ids[1]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.text(min_size=1), st.text()), min_size=1, max_size=20, unique_by=lambda pair: pair[0]),
     st.lists(st.text(min_size=1), max_size=5),
