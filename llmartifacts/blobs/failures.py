@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from llmartifacts.errors import InvalidInput, LlmartifactsError, NotAllowed, Unreachable, UnsafeContent
+from llmartifacts.errors import Conflict, InvalidInput, LlmartifactsError, NotAllowed, Unreachable, UnsafeContent
 from llmartifacts.records.arguments import shown
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -56,3 +56,10 @@ def storage_error(error: OSError, doing: str, where: str | os.PathLike[str]) -> 
             next_step="Somebody put it there by hand; remove it, then restore the file or log the content again.",
         )
     return Unreachable(f"cannot {doing} {place}: {reason}", next_step="Look at the disk or mount, then try again.")
+
+
+def changed_meanwhile() -> Conflict:
+    """A source that is another one than when it was read first."""
+    return Conflict(
+        "the bytes changed while they were read", field="source", next_step="Log it again when nobody writes to it."
+    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from mmap import PROT_READ, mmap
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from llmartifacts.blobs.base import PIECE, Driver, read_up_to
 from llmartifacts.blobs.disk import create_file, write_all, write_file
-from llmartifacts.blobs.failures import storage_error, storage_errors
+from llmartifacts.blobs.failures import changed_meanwhile, storage_error, storage_errors
 from llmartifacts.blobs.forms import RECIPE, encode, form_for, key_of
+from llmartifacts.blobs.lease import Still, held_still
 from llmartifacts.blobs.scratch import Scratch
 from llmartifacts.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from llmartifacts.records.backend import Earlier
@@ -142,6 +143,7 @@ class BlobStaging:
                 raise _removed(blob.digest)
         self._driver.settle(key for _, keys in self._relied for key in keys)
         if self._writer is not None:
+            self._writer.durable()
             self._publish_chunks(self._writer)
         self._driver.put_many(self._new)
         for heal in self._heal:
@@ -196,30 +198,38 @@ class BlobStaging:
         return blob
 
     def _add_stream(self, head: bytes, given: _Given, like: Earlier) -> Blob:
-        """A large file or stream: cut as it is read; first copied where a codec needs all of it at once."""
+        """A large file or stream: cut as it is read; mapped or copied first where a codec needs all of it at once."""
         from llmartifacts.blobs.chunks.encode import codecs
         from llmartifacts.blobs.chunks.source import HEAD, PieceSource
 
         if any(codec.needs_view and codec.suits(head[:HEAD]) for codec in codecs()):
+            with given.whole(head) as still:
+                if still is not None:
+                    blob = self._add_view(memoryview(still.data), like, still.unchanged)
+                    given.to_end()
+                    return blob
             with open(self._copy(head, given), "rb") as file:
                 data = mmap(file.fileno(), 0, prot=PROT_READ)  # goes with its last view
             return self._add_view(memoryview(data), like)
         return self._add_large(PieceSource(head, given.up_to, given.rewind), like)
 
-    def _add_view(self, view: memoryview, like: Earlier) -> Blob:
+    def _add_view(self, view: memoryview, like: Earlier, unchanged: Callable[[], bool] = lambda: True) -> Blob:
         from llmartifacts.blobs.chunks.source import Hashing, ViewSource
 
         if any(blob.size == len(view) for blob in like()):  # the same again, maybe: then there is nothing to cut
             hashing = Hashing()
             hashing.all_of(view)
             blob = hashing.blob()
-            if self._wanted(blob) is None:
+            if unchanged() and self._wanted(blob) is None:
                 return blob
-        return self._add_large(ViewSource(view), like)
+        return self._add_large(ViewSource(view), like, unchanged)
 
-    def _add_large(self, source: AnySource, like: Earlier) -> Blob:
+    def _add_large(self, source: AnySource, like: Earlier, unchanged: Callable[[], bool] = lambda: True) -> Blob:
         known = len(self._writer.damaged) if self._writer else 0
         made, undo = self._encoded(source, like)
+        if not unchanged():
+            undo()
+            raise changed_meanwhile()
         damaged = self._wanted(made.blob)
         if damaged is not None:
             self._stage_recipe(made, damaged)
@@ -306,6 +316,21 @@ class _Given:
     def __init__(self, stream: BinaryIO, path: Path | None) -> None:
         self._stream = stream
         self._path = path
+
+    @contextmanager
+    def whole(self, head: bytes) -> Iterator[Still | None]:
+        """All of the file that this is, mapped and held still; None where it is none, or that cannot be had.
+
+        Args:
+            head: What was read of it so far.
+        """
+        with held_still(self._stream) as still:
+            whole = still is not None and self._stream.tell() == len(head) and still.data[: len(head)] == head
+            yield still if whole else None
+
+    def to_end(self) -> None:
+        """Leave it as it is when it was read."""
+        self._stream.seek(0, os.SEEK_END)
 
     @property
     def rewind(self) -> Callable[[], None] | None:

@@ -67,10 +67,7 @@ class VerifiedFiles:
         if not stat.S_ISREG(before.st_mode) or before.st_size != blob.size:
             return False
         identity = identity_of(before)
-        if self._known.get(blob.digest) == identity:
-            return True
-        if record is not None and record.vouches(blob, before):
-            self._remember(blob, identity)
+        if self._is_known(blob, before, record):
             return True
         if not is_blob(file, blob) or identity_of(os.fstat(file.fileno())) != identity:
             return False
@@ -79,6 +76,20 @@ class VerifiedFiles:
             self._remember(blob, identity)
             if record is not None:
                 record.write(blob, identity, began)
+        return True
+
+    def knows(self, file: BinaryIO, blob: Blob, record: Record) -> bool:
+        """Whether an open file was found to be that blob before; reads nothing of it."""
+        found = os.fstat(file.fileno())
+        return stat.S_ISREG(found.st_mode) and found.st_size == blob.size and self._is_known(blob, found, record)
+
+    def _is_known(self, blob: Blob, found: os.stat_result, record: Record | None) -> bool:
+        identity = identity_of(found)
+        if self._known.get(blob.digest) == identity:
+            return True
+        if record is None or not record.vouches(blob, found):
+            return False
+        self._remember(blob, identity)
         return True
 
     def built(self, fd: int, blob: Blob, written: os.stat_result, record: Record) -> None:

@@ -52,6 +52,13 @@ class CachedBlobs:
         """Let go of the registry: what is there is there."""
         self._upstream = None
 
+    def at_hand(self, blob: Blob) -> bool:
+        """Whether a blob lies in the cache and was found to be right before, so that there is nothing to fetch."""
+        path = self._cache.at_hand(blob) if len(self._places) == 1 else None
+        if path is not None:
+            self._note(path)
+        return path is not None
+
     def fetch(self, blob: Blob) -> Path:
         """Have a blob in a cache, verified; returns its file there.
 

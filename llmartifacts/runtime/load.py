@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -130,7 +131,15 @@ def _fetch(task: Task[Any], selection: Selection, blobs: CachedBlobs, failures: 
             for name, path in needed[blob]:
                 failures.add(name, _named(error, path))
 
-    each(task, sorted(needed, key=lambda blob: -blob.size), fetch)
+    # On a warm start nothing is left to do, and threads for nothing take longer than all of this.
+    missing = [blob for blob in needed if not _at_hand(blobs, blob)]
+    each(task, sorted(missing, key=lambda blob: -blob.size), fetch)
+
+
+def _at_hand(blobs: CachedBlobs, blob: Blob) -> bool:
+    with suppress(LlmartifactsError, OSError):  # `fetch` meets it again, and says so
+        return blobs.at_hand(blob)
+    return False
 
 
 def _named(error: Exception, path: str) -> LlmartifactsError:

@@ -35,6 +35,8 @@ from llmartifacts.runtime.task import Deadline, Task
 
 T = TypeVar("T")
 
+RECENT = 10.0
+"""Seconds within which the same set is not written down once more."""
 SILENCE = 3.0
 """Seconds after which a registry that says nothing is given up, where there is a stand-in."""
 
@@ -123,10 +125,15 @@ class Start(Generic[T]):
             blobs = CachedBlobs(self.cache, upstream=registry.backend.blobs, watch=_watching(task))
             loaded = self._load(task, selection, blobs, "registry", self.failures)
             with task.step("keeping the set as last known good"):
-                if blobs.all_kept:
+                if blobs.all_kept and not self._is_kept(known, selection.lock):
                     with suppress(LlmartifactsError):  # a read-only cache that holds it all serves this start as well
                         known_good.keep(self.cache.root, self._asked(self.place.locations()[0]), selection.lock)
         return _with(loaded, _went_back(known, selection.lock))
+
+    def _is_kept(self, known: KnownGood | None, lock: Lockfile) -> bool:
+        """Whether this very set was written down a moment ago: of many workers that start at once, one writes it."""
+        recent = RECENT if self.max_stale is None else min(RECENT, self.max_stale / 10)
+        return known is not None and known.lock == lock and known.age() < recent
 
     def _recall(self) -> tuple[KnownGood | None, str]:
         """The last-known-good set, or why there is none to be used."""

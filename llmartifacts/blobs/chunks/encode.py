@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmartifacts import plugins
+from llmartifacts.blobs.chunks.behind import Behind
 from llmartifacts.blobs.chunks.reader import ChunkReader
 from llmartifacts.blobs.chunks.recipe import Recipe
 from llmartifacts.blobs.chunks.source import Hashing, PieceSource, SourceFailed, ViewSource, let_go
 from llmartifacts.blobs.chunks.writer import ChunkWriter, same_bytes
 from llmartifacts.blobs.codecs.stream import StreamCodec
+from llmartifacts.blobs.failures import changed_meanwhile
 from llmartifacts.blobs.forms import BadForm
-from llmartifacts.errors import Conflict, Damaged, NewerFormat
+from llmartifacts.errors import Damaged, NewerFormat
 from llmartifacts.records.digest import Blob, Digest
 
 if TYPE_CHECKING:
@@ -114,11 +117,7 @@ def _best(attempts: _Attempts, trials: Sequence[_Trial], choose: bool) -> tuple[
     best = min(costs, key=lambda cost: cost[0])[1] if costs else None
     made = attempts.make(best)[0] if best else None
     if made is None:
-        raise Conflict(
-            "the bytes changed while they were read",
-            field="source",
-            next_step="Log it again when nobody writes to it.",
-        )
+        raise changed_meanwhile()
     return made
 
 
@@ -170,14 +169,24 @@ class _Attempts:
         return (hashing.blob(), recipe) if whole else None
 
     def _same_as(self, view: memoryview, codec: Codec, recipe: Recipe) -> bool:
-        at = 0
-        for part in codec.decode(recipe, self.reader):
-            end = at + len(part)
-            if end > len(view) or not same_bytes(part, view[at:end]):
-                return False
-            if len(view) > _RESIDENT:
-                let_go(view, at, end)
-            at = end
+        """Compare what the codec makes with the source; every other part in a thread of its own."""
+        at, other = 0, Behind("llmartifacts-compare", waiting=1)
+        try:
+            for number, part in enumerate(codec.decode(recipe, self.reader)):
+                end = at + len(part)
+                if end > len(view):
+                    return False
+                compare = partial(_compare, view, at, part)
+                if number % 2:
+                    other.do(compare)
+                else:
+                    compare()
+                at = end
+            other.wait()
+        except _Differs:
+            return False
+        finally:
+            other.end()
         return at == len(view)
 
     def _hashes_to(self, blob: Blob, codec: Codec, recipe: Recipe) -> bool:
@@ -188,6 +197,19 @@ class _Attempts:
                 if left < 0:
                     return False
         return again.blob() == blob
+
+
+def _compare(view: memoryview, at: int, part: Any) -> None:
+    """Raises `_Differs` unless a part of a view has these bytes."""
+    end = at + len(part)
+    if not same_bytes(part, view[at:end]):
+        raise _Differs
+    if len(view) > _RESIDENT:
+        let_go(view, at, end)
+
+
+class _Differs(Exception):
+    """An inverse gives other bytes. Never leaves this file."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -22,6 +24,7 @@ import blake3
 import numpy as np
 import numpy.typing as npt
 
+from llmartifacts.blobs.chunks.behind import Behind
 from llmartifacts.blobs.chunks.entries import ID_BYTES, MAX_CHUNK
 from llmartifacts.blobs.disk import create_file, sync_data
 from llmartifacts.blobs.failures import storage_errors
@@ -86,56 +89,128 @@ class PackWriter:
 
     Args:
         path: The file; nothing lies there.
+        writing: Does the writing, behind the caller; None writes at once. Buffers that were added must then not be
+            changed until it has done so.
+        syncing: Makes the finished file durable, behind that; None does it at once.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, writing: Behind | None = None, syncing: Behind | None = None) -> None:
         self.path = path
         with storage_errors("write", path):
             self._fd = create_file(path)
+        self._writing, self._syncing = writing, syncing
         self._waiting: list[Any] = []
-        self._rows: list[tuple[bytes, int, int, int, int, int]] = []
+        self.names: list[bytes] = []
+        self._rows: list[_Rows] = []
+        self._single: list[tuple[int, int, int, int, int]] = []
         self.size = 0
         self._put(HEADER)
 
     def add(self, name: bytes, data: Any, length: int, form: int) -> tuple[int, int]:
-        """Write one chunk; returns its offset and its stored bytes. The buffer is read before `flush` returns."""
+        """Write one chunk; returns its offset and its stored bytes. Its buffer is read by `flush`."""
         if form == RAW and self.size % _ALIGNED:
             self._put(bytes(_ALIGNED - self.size % _ALIGNED))
         offset, stored = self.size, len(data)
-        self._rows.append((name, offset, stored, length, zlib.crc32(data) if form else 0, form))
+        self.names.append(name)
+        self._single.append((offset, stored, length, zlib.crc32(data) if form else 0, form))
         self._put(data)
         return offset, stored
 
+    def add_run(self, names: Sequence[bytes], data: Any, lengths: npt.NDArray[np.int64], full: int) -> int:
+        """Write raw chunks that lie one after another in a buffer, until the pack is full; returns how many.
+
+        Args:
+            names: Their ids.
+            data: The buffer.
+            lengths: Bytes of each; all but the last a multiple of 8.
+            full: Bytes after which the pack takes no more.
+        """
+        if self.size % _ALIGNED:
+            self._put(bytes(_ALIGNED - self.size % _ALIGNED))
+        offsets = self.size + np.cumsum(lengths) - lengths
+        count = int(np.searchsorted(offsets, full))  # the one that crosses the line is the last
+        self.names += names[:count]
+        self._collect()
+        self._rows.append(_Rows(offsets[:count], lengths[:count]))
+        self._put(memoryview(data)[: int(lengths[:count].sum())])
+        return count
+
     def flush(self) -> None:
-        """Hand over to the kernel what was added; the caller may then reuse its buffers."""
-        if not self._waiting:
-            return
-        with storage_errors("write", self.path):
-            for start in range(0, len(self._waiting), _BATCH):
-                _write_vectors(self._fd, self._waiting[start : start + _BATCH])
-        self._waiting = []
+        """Have written what was added. Without somebody who writes behind, the caller may then reuse its buffers."""
+        buffers, self._waiting = self._waiting, []
+        if buffers:
+            self._do(self._writing, lambda: self._write(buffers))
 
     def finish(self) -> str:
-        """Write the footer and make the file durable; returns the name of the pack."""
-        footer = np.array(self._rows, FOOTER).tobytes()
-        digest = blake3.blake3(footer).digest()
-        self._put(footer)
-        self._put(len(self._rows).to_bytes(4, "little") + _VERSION.to_bytes(4, "little") + digest + _END)
+        """Write the footer and have the file made durable; returns the name of the pack."""
+        self._collect()
+        footer = np.zeros(len(self.names), FOOTER)
+        footer["id"] = np.frombuffer(b"".join(self.names), f"V{ID_BYTES}")
+        for part in _Rows._fields:
+            footer[part] = np.concatenate([np.zeros(0, np.int64), *(_column(rows, part) for rows in self._rows)])
+        self.footer = footer
+        raw = footer.tobytes()
+        digest = blake3.blake3(raw).digest()
+        self._put(raw)
+        self._put(len(footer).to_bytes(4, "little") + _VERSION.to_bytes(4, "little") + digest + _END)
         self.flush()
-        with storage_errors("write", self.path):
-            sync_data(self._fd)
-        self.close()
+        self._do(self._writing, lambda: self._do(self._syncing, self._sync))
         return digest.hex()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the file was let go of: what was finished is then durable."""
+        return self._fd < 0
+
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file; nobody may work on it behind the caller."""
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1
+            os.close(fd)
 
     def _put(self, data: Any) -> None:
         self._waiting.append(data)
         self.size += len(data)
+
+    def _collect(self) -> None:
+        """Put what was added one by one behind what was added before it."""
+        if self._single:
+            self._rows.append(_Rows(*np.array(self._single, np.int64).T))
+            self._single = []
+
+    def _write(self, buffers: Sequence[Any]) -> None:
+        with storage_errors("write", self.path):
+            for start in range(0, len(buffers), _BATCH):
+                _write_vectors(self._fd, buffers[start : start + _BATCH])
+
+    def _sync(self) -> None:
+        with storage_errors("write", self.path):
+            sync_data(self._fd)
+        self.close()
+
+    @staticmethod
+    def _do(behind: Behind | None, job: Callable[[], None]) -> None:
+        if behind is None:
+            job()
+        else:
+            behind.do(job)
+
+
+class _Rows(NamedTuple):
+    """Chunks of a pack, a column each, as in its footer. Those without checksum and form are raw."""
+
+    offset: npt.NDArray[np.int64]
+    stored: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64] | None = None
+    crc: npt.NDArray[np.int64] | None = None
+    form: npt.NDArray[np.int64] | None = None
+
+
+def _column(rows: _Rows, part: str) -> npt.NDArray[np.int64]:
+    found: npt.NDArray[np.int64] | None = getattr(rows, part)
+    if found is None:
+        return rows.stored if part == "length" else np.zeros(len(rows.stored), np.int64)
+    return found
 
 
 def _write_vectors(fd: int, buffers: Sequence[Any]) -> None:
@@ -199,11 +274,14 @@ def gaps_are_zero(footer: Footer, read: Any) -> bool:
 def places(pack: str, footer: Footer) -> dict[bytes, Place]:
     """Id -> place of every chunk of a pack."""
     raw = np.ascontiguousarray(footer["id"]).tobytes()
+    return places_of(pack, footer, [raw[at : at + ID_BYTES] for at in range(0, len(raw), ID_BYTES)])
+
+
+def places_of(pack: str, footer: Footer, names: Sequence[bytes]) -> dict[bytes, Place]:
+    """As `places`, with the ids of the chunks at hand."""
     columns = (footer[name].tolist() for name in ("offset", "stored", "length", "form"))
-    return {
-        raw[i * ID_BYTES : (i + 1) * ID_BYTES]: Place(pack, *numbers)
-        for i, numbers in enumerate(zip(*columns, strict=True))
-    }
+    make = partial(tuple.__new__, Place)  # three times faster than calling the class, and there are very many
+    return dict(zip(names, map(make, zip(repeat(pack), *columns)), strict=True))
 
 
 def reader_of(open_range: Any) -> Any:

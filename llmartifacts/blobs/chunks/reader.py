@@ -5,8 +5,9 @@ from __future__ import annotations
 import mmap
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from operator import ne
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -89,6 +90,9 @@ class ChunkReader:
         Raises:
             BlobMissing: One is in no pack.
         """
+        if self._own:
+            with suppress(KeyError):
+                return [self._own[name] for name in ids]  # of a blob that is being stored: all of it, mostly
         found = self.find(ids)
         if any(name not in found for name in ids):
             self.index.refresh()
@@ -184,7 +188,7 @@ class ChunkReader:
         for start in range(0, len(entries), _AT_ONCE):
             part = entries[start : start + _AT_ONCE]
             places = self.places(ids_of(part))
-            ends = _ends_of_runs(places, lengths_of(part).tolist())
+            ends = _ends_of_runs(places, lengths_of(part))
             at = rest = 0
             for end in ends:
                 view = self._map(places[at].pack) if end - at > 1 else None
@@ -362,26 +366,25 @@ def decompress(stored: Buffer, length: int) -> bytes:
     return content
 
 
-def _ends_of_runs(places: Sequence[Place], lengths: Sequence[int]) -> Iterator[int]:
+def _ends_of_runs(places: Sequence[Place], lengths: npt.NDArray[np.int64]) -> Iterator[int]:
     """Where runs of raw chunks end that lie without a gap in one pack; any other chunk is a run of its own."""
-    begin = before = None
-    for number, (place, length) in enumerate(zip(places, lengths, strict=True)):
-        if begin is not None and before is not None:
-            follows = place.pack == before.pack and place.offset == before.offset + before.stored
-            if not follows or place.offset + place.stored - begin.offset > _SPAN or not _is_plain(place, length):
-                yield number
-                begin = None
-        if begin is None:
-            begin = place if _is_plain(place, length) else None
-            if begin is None:
-                yield number + 1
-        before = place
-    if begin is not None:
-        yield len(places)
-
-
-def _is_plain(place: Place, length: int) -> bool:
-    return place.form == RAW and place.stored == length
+    packs_, *columns = zip(*places, strict=True)
+    offset, stored, _, form = (np.array(column, np.int64) for column in columns)
+    plain = (form == RAW) & (stored == lengths)
+    ends = offset + stored
+    apart = np.fromiter(map(ne, packs_, packs_[1:]), np.bool_, len(places) - 1)
+    apart |= (offset[1:] != ends[:-1]) | ~plain[1:] | ~plain[:-1]
+    begin = 0
+    for end in [*(np.flatnonzero(apart) + 1).tolist(), len(places)]:
+        while end - begin > 1:
+            fit = int(np.searchsorted(ends[begin:end], offset[begin] + _SPAN, "right"))
+            begin += max(fit, 1)
+            yield begin
+            if begin >= end:
+                break
+        if begin < end:
+            begin = end
+            yield end
 
 
 def _together(first: Place, before: Place, place: Place) -> bool:

@@ -221,6 +221,7 @@ class Sweep:
 
     def _planned(self) -> Plan:
         self._writer.finish()
+        self._writer.durable()
         live = union(self._live)
         self._live = [live]
         staged = {pack.name: pack for pack in self._writer.packs}

@@ -2,6 +2,9 @@
 
 Every chunk that is relied on was read and compared with the new bytes. One that is stored damaged is stored anew, and
 found in the new pack from then on: so logging the same content again mends a store.
+
+Packs are written, and made durable, in two threads behind the one that cuts and hashes. What goes wrong there is raised
+by the next call here. `finish` waits until packs can be read, `durable` until they survive a power cut.
 """
 
 from __future__ import annotations
@@ -16,17 +19,18 @@ import blake3
 import numpy as np
 import numpy.typing as npt
 
+from llmartifacts.blobs.chunks.behind import Behind
 from llmartifacts.blobs.chunks.entries import Entries, empty, entries_of, ids_of
 from llmartifacts.blobs.chunks.index import NewPack
-from llmartifacts.blobs.chunks.pack import FULL, LEVEL, RAW, ZSTD, PackWriter, Place
+from llmartifacts.blobs.chunks.pack import FULL, LEVEL, RAW, ZSTD, PackWriter, Place, places_of
 from llmartifacts.blobs.chunks.reader import Buffer, ChunkReader
 from llmartifacts.blobs.failures import storage_errors
 from llmartifacts.errors import Damaged
 
 _PROBE = 64 * 1024
 _PAYS = 3 / 4  # rows of 8-bit codes shrink by an eighth: they are better left raw, and picked where they lie
-_OPEN = "new"
-"""The pack that is being written has no name yet."""
+_WORD = 8
+"""Raw chunks of whole words lie without a gap, so that many are written as one buffer."""
 
 
 @dataclass
@@ -83,7 +87,9 @@ class ChunkWriter:
         self.reader = reader
         self._new_file = new_file
         self._open: PackWriter | None = None
-        self._own: dict[bytes, Place] = {}
+        self._writing, self._syncing = Behind("llmartifacts-write"), Behind("llmartifacts-sync")
+        self._finished: list[PackWriter] = []
+        self._own: set[bytes] = set()
         self.packs: list[StagedPack] = []
         self.relied: set[bytes] = set()
         self.added = 0
@@ -94,7 +100,7 @@ class ChunkWriter:
         """Store content as chunks.
 
         Args:
-            data: The content; it is not needed any more when this returns.
+            data: The content; it is not needed any more when this returns. One that can be written to is copied.
             ends: Where each chunk ends, ascending; the last is the length of the content.
             compress: Compress where a probe says that it pays.
 
@@ -105,36 +111,38 @@ class ChunkWriter:
         if not stops:
             return empty()
         view = memoryview(data).cast("B")
+        if not view.readonly:  # it may be used again before the thread behind has written it
+            view = memoryview(bytes(view))
         starts = [0, *stops[:-1]]
         pieces = [view[start:stop] for start, stop in zip(starts, stops, strict=True)]
-        ids = [blake3.blake3(piece).digest() for piece in pieces]
-        made = entries_of(ids, np.diff(np.array([0, *stops])))
+        made_of = blake3.blake3
+        ids = [made_of(piece).digest() for piece in pieces]
+        lengths = np.diff(np.array([0, *stops]))
         fresh = self._unknown(ids, pieces)
         if fresh:
             packer = _packer(fresh) if compress else None
-            for name, piece in fresh.items():
-                self._write(name, piece, packer)
+            if packer is None and len(fresh) == len(ids) and not (lengths[:-1] % _WORD).any():
+                self._write_run(ids, view, lengths)
+            else:
+                for name, piece in fresh.items():
+                    self._write(name, piece, packer)
             if self._open:
                 self._open.flush()
-        return made
+        return entries_of(ids, lengths)
 
     def rely(self, entries: Entries) -> None:
         """Rely on stored chunks that the caller has compared itself."""
         self.relied.update(name for name in ids_of(entries) if name not in self._own)
 
     def finish(self) -> None:
-        """Complete the pack that is being written."""
-        if self._open is None:
-            return
-        pack = self._open
-        name = pack.finish()
-        self._open = None
-        chunks = {k: p._replace(pack=name) for k, p in self._own.items() if p.pack == _OPEN}
-        self._own.update(chunks)
-        self.packs.append(StagedPack(name, pack.path, pack.size, chunks))
-        self.added += pack.size
-        self.reader.stage(name, pack.path)
-        self.reader.know(chunks)
+        """Complete the pack that is being written; everything that was added can be read when this returns."""
+        self._complete()
+        self._writing.wait()
+
+    def durable(self) -> None:
+        """Wait until all finished packs survive a power cut."""
+        self._writing.wait()
+        self._syncing.wait()
 
     def mark(self) -> Mark:
         """A point to go back to; completes the open pack."""
@@ -143,15 +151,17 @@ class ChunkWriter:
 
     def back(self, mark: Mark) -> None:
         """Forget all that was added since a mark; also where adding it failed half-way."""
-        if self._open is not None:
-            self.close()
-            self._own = {name: place for name, place in self._own.items() if place.pack != _OPEN}
+        self._writing.end()
+        self._syncing.idle()  # what was there before the mark is made durable all the same
+        kept = {pack.file for pack in self.packs[: mark.packs]}
+        if all(pack.is_closed for pack in self._finished if pack.path in kept):
+            self._syncing.end()  # and what failed goes; else `durable` still has to say that it did
+        self._throw_away()
         self.relied, self.added = set(mark.relied), mark.added
         for pack in self.packs[mark.packs :]:
             with storage_errors("remove", pack.file):
                 pack.file.unlink(missing_ok=True)
-            for name in pack.chunks:
-                del self._own[name]
+            self._own.difference_update(pack.chunks)
             self.reader.forget(pack.name, pack.chunks)
         del self.packs[mark.packs :]
 
@@ -162,12 +172,22 @@ class ChunkWriter:
         self.packs, self.relied, self.damaged, self._sound = [], set(), set(), {}
 
     def close(self) -> None:
-        """Throw the open pack away."""
+        """Throw the open pack away, and end the threads."""
+        self._writing.end()
+        self._syncing.end()
+        self._throw_away()
+
+    def _throw_away(self) -> None:
+        """The open pack, and the files of others that were not made durable; nobody works on them any more."""
         if self._open is not None:
             pack, self._open = self._open, None
+            self._own.difference_update(pack.names)
             pack.close()
             with suppress(OSError):  # the scratch folder goes as a whole anyway
                 pack.path.unlink(missing_ok=True)
+        for pack in self._finished:
+            pack.close()
+        self._finished = []
 
     def _unknown(self, ids: Sequence[bytes], pieces: Sequence[Buffer]) -> dict[bytes, Buffer]:
         """Those that have to be written; all others are stored, and were compared, or written already."""
@@ -194,18 +214,44 @@ class ChunkWriter:
         return self._sound[pack]
 
     def _write(self, name: bytes, piece: Buffer, packer: Any) -> None:
-        if self._open is not None and self._open.size >= FULL:
-            self._open.flush()
-            self.finish()
-        if self._open is None:
-            self._open = PackWriter(self._new_file())
         data, form = piece, RAW
         if packer is not None:
             packed = packer.compress(piece)
             if len(packed) <= _PAYS * len(piece):
                 data, form = packed, ZSTD
-        offset, stored = self._open.add(name, data, len(piece), form)
-        self._own[name] = Place(_OPEN, offset, stored, len(piece), form)
+        self._pack().add(name, data, len(piece), form)
+        self._own.add(name)
+
+    def _write_run(self, names: Sequence[bytes], data: memoryview, lengths: npt.NDArray[np.int64]) -> None:
+        """Chunks that are all new and lie one after another, without looking at each."""
+        begin = at = 0
+        while begin < len(names):
+            count = self._pack().add_run(names[begin:], data[at:], lengths[begin:], FULL)
+            self._own.update(names[begin : begin + count])
+            at += int(lengths[begin : begin + count].sum())
+            begin += count
+
+    def _pack(self) -> PackWriter:
+        """The pack that takes the next chunk."""
+        if self._open is not None and self._open.size >= FULL:
+            self._open.flush()
+            self._complete()
+        if self._open is None:
+            self._open = PackWriter(self._new_file(), self._writing, self._syncing)
+        return self._open
+
+    def _complete(self) -> None:
+        if self._open is None:
+            return
+        pack = self._open
+        name = pack.finish()
+        self._open = None
+        self._finished = [*(p for p in self._finished if not p.is_closed), pack]
+        chunks = places_of(name, pack.footer, pack.names)
+        self.packs.append(StagedPack(name, pack.path, pack.size, chunks))
+        self.added += pack.size
+        self.reader.stage(name, pack.path)
+        self.reader.know(chunks)
 
 
 def same_bytes(one: Buffer, other: Buffer) -> bool:

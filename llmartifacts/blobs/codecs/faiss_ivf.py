@@ -181,6 +181,7 @@ def _store_rows(file: InvertedFile, rows: npt.NDArray[np.int32], writer: ChunkWr
         while at < end:
             until = min(end, at + step)
             picked = file.pick(rows[at:until]).view(np.uint8)
+            picked.flags.writeable = False  # nobody else has it, so it need not be copied
             marked = row_cuts.marks(
                 row_cuts.heads(picked, 0, file.code_bytes, until - at), size, narrow=file.code_bytes < row_cuts.NARROW
             )

@@ -38,6 +38,19 @@ def faiss_ids(data: Any, layout: Layout) -> Ids | None:
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
+def ids_of_rows(raw: bytes, count: int) -> Ids:
+    """FAISS's id of each document, from the file `ids.i64` of an artifact.
+
+    Raises:
+        InvalidValue: It has another number of them.
+    """
+    import numpy as np
+
+    if len(raw) != 8 * count:
+        raise InvalidValue(f"ids.i64 has {len(raw)} bytes, not {count} ids", field="files.ids.i64")
+    return np.frombuffer(raw, "<i8").astype(np.int64)
+
+
 def stored_vectors(data: Any, layout: Layout) -> Iterator[tuple[Ids, Vectors]]:
     """The vectors as they went in, in blocks, with FAISS's ids; nothing where the file keeps codes only.
 

@@ -81,8 +81,10 @@ class Documents(Sequence[Document]):
         if len(self._lengths) % 4:
             raise InvalidValue(f"{LENGTHS} has {len(self._lengths)} bytes, no multiple of 4", field=LENGTHS)
         self._sizes: npt.NDArray[np.uint32] = np.frombuffer(self._lengths, "<u4")
-        blocks = np.add.reduceat(self._sizes, np.arange(0, len(self._sizes), _BLOCK), dtype=np.uint64)
-        self._ends: npt.NDArray[np.uint64] = np.cumsum(blocks)
+        whole = len(self._sizes) // _BLOCK * _BLOCK
+        blocks = self._sizes[:whole].reshape(-1, _BLOCK).sum(axis=1, dtype=np.uint64)
+        rest = [self._sizes[whole:].sum(dtype=np.uint64)] if whole < len(self._sizes) else []
+        self._ends: npt.NDArray[np.uint64] = np.cumsum([*blocks, *rest], dtype=np.uint64)
         if int(self._ends[-1]) != len(self._data):
             raise InvalidValue(f"{LENGTHS} does not add up to the size of {JSONL}", field=LENGTHS)
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import functools
 import mmap
+import os
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,8 @@ _MUTATORS = (
     *("copy_subset_to", "permute_entries", "reorder_links", "replace_invlists", "shrink_level_0_neighbors"),
 )
 _WHERE = re.compile(r"\AError in .*? at \S+:\d+: (Error: )?", re.DOTALL)
+_THREAD = threading.local()
+"""For each thread, the process in which it last used FAISS: what OpenMP keeps, and nothing of ours."""
 INNER = ("index", "storage", "base_index", "refine_index", "quantizer")
 """Attributes under which FAISS keeps an index inside another."""
 
@@ -89,6 +93,21 @@ def open_index(path: Path, expect: IndexConfig | None = None) -> MappedIndex:
     if (index.d, index.ntotal, metric) != (layout.dimension, layout.count, layout.metric):
         raise InvalidValue("FAISS reads another index than the structure says", field=FIELD, origin=str(path))
     return MappedIndex(_seal(index, view), layout, data)
+
+
+def mind_forks() -> None:
+    """Called before every search: in a forked process, one thread of FAISS is used where several would hang for ever.
+
+    FAISS's OpenMP (libgomp) keeps helper threads for each thread that used it. After a fork, the one thread that goes
+    on still counts on helpers that are gone. A server that loads an index, tries it, and then forks its workers
+    would hang at the first request. Threads that begin after the fork have helpers of their own, all of them.
+    """
+    pid = os.getpid()
+    if getattr(_THREAD, "pid", pid) != pid:
+        import faiss
+
+        faiss.omp_set_num_threads(1)  # of this thread only
+    _THREAD.pid = pid
 
 
 def reason(error: BaseException) -> str:

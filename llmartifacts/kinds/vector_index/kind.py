@@ -82,7 +82,7 @@ class VectorIndexKind(Kind[VectorIndex]):
             InvalidValue: Config, files and answers do not fit each other.
             UnsafeContent: The index has a structure that is not opened.
         """
-        from llmartifacts.kinds.vector_index import documents, probes
+        from llmartifacts.kinds.vector_index import contents, documents, probes  # `contents`: for the first search
         from llmartifacts.kinds.vector_index.guard import open_index
 
         body = cast(VectorIndexConfig, self.parse(config))
@@ -113,7 +113,7 @@ class VectorIndexKind(Kind[VectorIndex]):
             corpus=body.corpus,
             probes=known,
             mapped=mapped,
-            row_ids=_ids(files, body.index.count),
+            row_ids=contents.ids_of_rows(files.read(IDS), body.index.count) if IDS in files.paths() else None,
         )
         probes.check_queries(value.nearest_rows, known)
         return value
@@ -190,17 +190,6 @@ class VectorIndexKind(Kind[VectorIndex]):
         from llmartifacts.kinds.vector_index.source import read_source
 
         return read_source(paths, options)
-
-
-def _ids(files: FileView, count: int) -> Any:
-    import numpy as np
-
-    if IDS not in files.paths():
-        return None
-    raw = files.read(IDS)
-    if len(raw) != 8 * count:
-        raise InvalidValue(f"{IDS} has {len(raw)} bytes, not {count} ids", field=f"files.{IDS}")
-    return np.frombuffer(raw, "<i8").astype(np.int64)
 
 
 def _trained(manifest: Manifest) -> tuple[Any, ...]:

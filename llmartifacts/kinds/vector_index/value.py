@@ -361,15 +361,17 @@ class VectorIndex:
         """
         import numpy as np
 
-        from llmartifacts.kinds.vector_index.build import search_parameters
-
         mapped = self.mapped
         queries = self._queries(vectors)
         if type(k) is not int or k < 1:
             raise InvalidValue(f"k is {k!r:.40}, not a whole number from 1 on", field="k")
         if len(queries) * k > MAX_ANSWERS:
             raise TooLarge(f"{len(queries)} queries times k = {k} are over {MAX_ANSWERS} answers", field="k")
-        parameters = search_parameters(mapped.index, nprobe, ef_search)
+        parameters = None
+        if nprobe is not None or ef_search is not None:
+            from llmartifacts.kinds.vector_index.build import search_parameters  # so the first search imports nothing
+
+            parameters = search_parameters(mapped.index, nprobe, ef_search)
         rows, scores = self._nearest(queries, min(k, self.count), parameters)
         if k > self.count:
             gap = ((0, 0), (0, k - self.count))
@@ -406,6 +408,9 @@ class VectorIndex:
     def _nearest(
         self, queries: npt.NDArray[np.float32], k: int, parameters: Any
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        from llmartifacts.kinds.vector_index.guard import mind_forks
+
+        mind_forks()
         try:
             scores, labels = self.mapped.index.search(queries, k, params=parameters)
         except RuntimeError as error:

@@ -50,6 +50,7 @@ class Bench:
     def publish(self, writer: ChunkWriter) -> list[str]:
         """Store what was written; the names of the packs."""
         writer.finish()
+        writer.durable()
         names = [pack.name for pack in writer.packs]
         for pack in writer.packs:
             self.driver.put_if_absent(packs.key_of(pack.name), pack.file)

@@ -153,6 +153,7 @@ def test_after_a_full_disk_one_goes_back_and_tries_again(
         with pytest.raises(NotAllowed, match="is full"):
             add(writer, *NOISE)
             writer.finish()
+            writer.durable()
         writer.back(mark)
     assert files(bench) == []
     entries = add(writer, *NOISE)
