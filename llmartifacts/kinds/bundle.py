@@ -17,12 +17,12 @@ from typing import Annotated, Any, ClassVar, TypeVar, cast, overload
 from pydantic import Field
 
 from llmartifacts.errors import InvalidInput, InvalidPath, InvalidValue, LlmartifactsError, NotFound, WrongKind
+from llmartifacts.formats.yaml import MAX_BYTES, parse_yaml
 from llmartifacts.kinds.base import Config, FileSink, FileView, Kind, check_options
-from llmartifacts.kinds.disk import AnyPath, add_file, find_regular, walk
+from llmartifacts.kinds.disk import AnyPath, add_file, find_regular, read_regular, walk
 from llmartifacts.kinds.files import Files
 from llmartifacts.kinds.model import ModelConfig, ModelSpec
 from llmartifacts.kinds.model_folder import GENAI, PEFT, SENTENCE, read_model
-from llmartifacts.kinds.yaml_source import read_yaml
 from llmartifacts.records.canonical import plain_json
 from llmartifacts.records.names import check_name, check_path, did_you_mean, near_names
 from llmartifacts.records.reference import Reference, strings
@@ -325,7 +325,8 @@ def _json(value: Mapping[str, Any]) -> str:
 
 
 def _from_yaml(file: Path) -> Bundle:
-    document = read_yaml(find_regular(file, field="paths"))
+    real = find_regular(file, field="paths")
+    document = parse_yaml(read_regular(real, MAX_BYTES, field="paths"), origin=str(real))
     try:
         body = _fields(document, "", ("components", "models", "inputs", "parameters"))
         models = {role: _yaml_model(m, f"models.{role}", file.parent) for role, m in _table(body, "models").items()}

@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llmartifacts.errors import InvalidInput, InvalidPath, InvalidValue, NotFound, TooLarge
+from llmartifacts.formats.yaml import parse_yaml
 from llmartifacts.kinds.disk import open_regular
 from llmartifacts.kinds.model import ModelConfig, ModelSpec
 from llmartifacts.kinds.prompt.config import MAX_TEMPLATE
 from llmartifacts.kinds.prompt.parts import FIELDS, check_fields
 from llmartifacts.kinds.prompt.value import Prompt
-from llmartifacts.kinds.yaml_source import parse_yaml
 from llmartifacts.records.canonical import parse_json
 from llmartifacts.records.names import check_path, near_names
 

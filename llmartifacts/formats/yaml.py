@@ -1,24 +1,34 @@
 """YAML that somebody wrote by hand, read as plain JSON values: no tags, no aliases, no doubles, bounded.
 
+Each value's line can be had too, so that what is wrong with it later can be told by its line.
+
 Source of the limits: an alias inside an anchor grows a few lines into billions of nodes ("billion laughs"), so
 anchors are refused as a whole; a deep document ends a recursive reader.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from llmartifacts.errors import InvalidManifest, InvalidValue, TooLarge
-from llmartifacts.kinds.disk import read_regular
 from llmartifacts.records.canonical import MAX_DEPTH, plain_json
 
 MAX_BYTES = 256 * 1024
 MAX_NODES = 20_000
 
+Place = tuple[str | int, ...]
+"""Where a value stands in a document: keys and indexes from the top, such as `("scorers", 2, "type")`."""
+Lines = Mapping[Place, int]
+"""Place -> its line, counted from 1; of a key's value it is the line of the key."""
 
-def read_yaml(file: Path) -> Any:
-    """Read a YAML file.
+
+def parse_yaml(data: bytes, *, origin: str = "") -> Any:
+    """Read YAML from UTF-8 bytes.
+
+    Args:
+        data: The document.
+        origin: Where it came from, such as a file's path, for error messages.
 
     Returns:
         None, bool, int, float, str, list or dict with text keys.
@@ -26,20 +36,25 @@ def read_yaml(file: Path) -> Any:
     Raises:
         InvalidValue: It is not YAML, or holds tags, anchors, double keys or values that are not JSON; line named.
         TooLarge: More than 256 KiB, 20,000 nodes or 64 levels.
-        NotFound: It is not there.
     """
-    return parse_yaml(read_regular(file, MAX_BYTES, field="paths"), origin=str(file))
+    return read_yaml_with_lines(data, origin=origin)[0]
 
 
-def parse_yaml(data: bytes, *, origin: str = "") -> Any:
-    """Read YAML from UTF-8 bytes; result, limits and errors as `read_yaml`."""
-    import yaml  # 20 ms; only for those who log from YAML
+def read_yaml_with_lines(data: bytes, *, origin: str = "") -> tuple[Any, Lines]:
+    r"""Read YAML from UTF-8 bytes, and know the line of every value; arguments and errors as `parse_yaml`.
+
+    Example:
+        >>> value, lines = read_yaml_with_lines(b"name: a\nsteps:\n- x\n- y\n")
+        >>> value, lines["steps", 1]
+        ({'name': 'a', 'steps': ['x', 'y']}, 4)
+    """
+    import yaml  # 20 ms; only for those who read YAML
 
     if len(data) > MAX_BYTES:
         raise TooLarge(f"more than {MAX_BYTES} bytes of YAML", origin=origin)
 
     def at(mark: Any) -> str:
-        return f"{origin}, line {mark.line + 1}".lstrip(", ") if mark is not None else origin
+        return located(origin, mark.line + 1) if mark is not None else origin
 
     try:
         text = data.decode("utf-8-sig")
@@ -55,7 +70,7 @@ def parse_yaml(data: bytes, *, origin: str = "") -> Any:
             if nodes > MAX_NODES or depth > MAX_DEPTH:
                 raise TooLarge(f"more than {MAX_NODES} nodes or {MAX_DEPTH} levels", origin=at(event.start_mark))
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _check_keys(root, at)
+        lines = _lines(root, at)
         value = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise InvalidValue(f"not UTF-8 at byte {error.start}", origin=origin) from None
@@ -65,18 +80,48 @@ def parse_yaml(data: bytes, *, origin: str = "") -> Any:
     except ValueError as error:  # a scalar that looks like a date and is none
         raise InvalidValue(f"not YAML: {error}", origin=origin, next_step="Put the value in quotes.") from None
     try:
-        return plain_json(value)
+        return plain_json(value), lines
     except InvalidManifest as error:
         hint = error.next_step or "Put the value in quotes."
-        raise InvalidValue.of(error, origin=origin, next_step=hint) from None
+        line = next((n for place, n in lines.items() if place_text(place) == error.field), None)
+        raise InvalidValue.of(error, origin=located(origin, line), next_step=hint) from None
 
 
-def _check_keys(root: Any, at: Any) -> None:
+def located(origin: str, line: int | None) -> str:
+    """An origin with a line: `suite.yaml, line 12`; without either, what is known of it."""
+    return f"{origin}, line {line}".lstrip(", ") if line else origin
+
+
+def line_of(lines: Lines, place: Place) -> int | None:
+    """The line of a place, or of the nearest one around it; None if nothing is known."""
+    for end in range(len(place), -1, -1):
+        if place[:end] in lines:
+            return lines[place[:end]]
+    return None
+
+
+def place_text(place: Place) -> str:
+    """A place as errors name it.
+
+    Example:
+        >>> place_text(("scorers", 2, "type"))
+        'scorers[2].type'
+    """
+    text = ""
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _lines(root: Any, at: Any) -> dict[Place, int]:
+    """The line of every node; the keys are checked on the way."""
     import yaml
 
-    waiting = [root] if root is not None else []
+    found: dict[Place, int] = {}
+    waiting: list[tuple[Place, Any]] = [((), root)] if root is not None else []
     while waiting:
-        node = waiting.pop()
+        place, node = waiting.pop()
+        found.setdefault(place, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, item in node.value:
@@ -86,6 +131,8 @@ def _check_keys(root: Any, at: Any) -> None:
                 if key.value in seen:
                     raise InvalidValue(f"the key {key.value!r:.80} appears twice", origin=where)
                 seen.add(key.value)
-                waiting.append(item)
+                found[(*place, key.value)] = key.start_mark.line + 1
+                waiting.append(((*place, key.value), item))
         elif isinstance(node, yaml.SequenceNode):
-            waiting.extend(node.value)
+            waiting.extend(((*place, i), item) for i, item in enumerate(node.value))
+    return found
