@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from llmartifacts.connect import init as init
     from llmartifacts.errors import LlmartifactsError as LlmartifactsError
     from llmartifacts.errors import ResolutionError as ResolutionError
+    from llmartifacts.evals.evaluate import evaluate as evaluate
     from llmartifacts.kinds.bundle import Bundle as Bundle
     from llmartifacts.kinds.eval_dataset.value import EvalDataset as EvalDataset
+    from llmartifacts.kinds.eval_suite.value import EvalSuite as EvalSuite
     from llmartifacts.kinds.files import External as External
     from llmartifacts.kinds.files import Files as Files
     from llmartifacts.kinds.model import ModelSpec as ModelSpec
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from llmartifacts.kinds.vector_index.value import VectorIndex as VectorIndex
     from llmartifacts.records.diff import Diff as Diff
     from llmartifacts.records.lineage import Lineage as Lineage
+    from llmartifacts.records.policy import Decision as Decision
     from llmartifacts.records.promotion import Promotion as Promotion
     from llmartifacts.records.reference import Reference as Reference
     from llmartifacts.records.version import Version as Version
@@ -45,9 +48,11 @@ if TYPE_CHECKING:
 
 _DOOR = {
     "Bundle": "kinds.bundle",
+    "Decision": "records.policy",
     "Diff": "records.diff",
     "EmbeddingSpec": "kinds.vector_index.config",
     "EvalDataset": "kinds.eval_dataset.value",
+    "EvalSuite": "kinds.eval_suite.value",
     "External": "kinds.files",
     "Files": "kinds.files",
     "Generation": "runtime.generation",
@@ -68,15 +73,18 @@ _DOOR = {
     "Version": "records.version",
     "YankedWarning": "registry",
     "connect": "connect",
+    "evaluate": "evals.evaluate",
     "init": "connect",
 }
 """Public name -> the module that has it."""
 
 __all__ = [
     "Bundle",
+    "Decision",
     "Diff",
     "EmbeddingSpec",
     "EvalDataset",
+    "EvalSuite",
     "External",
     "Files",
     "Generation",
@@ -98,6 +106,7 @@ __all__ = [
     "YankedWarning",
     "connect",
     "errors",
+    "evaluate",
     "init",
 ]
 

@@ -37,6 +37,7 @@ SOURCES = """\
                 {provider, name, revision, parameters, files or folder}),
                 inputs, parameters; or a model's folder, -o role=
   report        a .json with the fields of la.Report
+  eval_suite    a .yaml; eval_suites/ has some, schemas/ its JSON Schema
   files         any files and folders"""
 """What each kind reads, and every option that it knows."""
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from llmartifacts.errors import InvalidValue
 from llmartifacts.records.diff import Change, Diff, diff_components, diff_files, diff_json
 from llmartifacts.records.digest import Digest
+from llmartifacts.records.lineage import Relation
 from llmartifacts.records.manifest import Component, Descriptor, Manifest
 
 V = TypeVar("V")
@@ -79,11 +80,13 @@ class Kind(ABC, Generic[V]):
         name: Its name, as manifests and the command line say it.
         value_type: The class of its values.
         config_model: Model of its config.
+        input_relation: How its versions are related to the inputs that they are logged with.
     """
 
     name: ClassVar[str]
     value_type: type[V]
     config_model: ClassVar[type[Config]]
+    input_relation: ClassVar[Relation] = "derived_from"
 
     @abstractmethod
     def pack(self, value: V, files: FileSink) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from llmartifacts.errors import InvalidManifest
 from llmartifacts.kinds.bundle import Bundle, BundleKind
 from llmartifacts.kinds.eval_dataset.kind import EvalDatasetKind
 from llmartifacts.kinds.eval_dataset.value import EvalDataset
+from llmartifacts.kinds.eval_suite import EvalSuite, EvalSuiteKind
 from llmartifacts.kinds.files import External, Files, FilesKind
 from llmartifacts.kinds.model import ModelSpec
 from llmartifacts.kinds.prompt.kind import PromptKind
@@ -19,6 +20,30 @@ from llmartifacts.kinds.vector_index.value import VectorIndex
 from llmartifacts.testing.kinds import check_kind
 
 DIGEST = "sha256:" + "0" * 64
+SUITE = """\
+name: support
+description: What customers ask.
+dataset: support-questions:v3
+split: test
+target: support-kb:staging
+baseline: other-kb:prod
+outputs:
+  retrieve: {embeddings: "my.app:embeddings", k: 20}
+repeats: 3
+seed: 7
+timeout: 30
+cluster: document_id
+on_error: worst
+concurrency: 8
+scorers:
+  - recall@5
+  - {type: equals, metric: exact, ignore_case: true}
+  - type: latency
+    cap: 2
+thresholds:
+  recall@5: {margin: 0.02, min_samples: 200, at_least: 0.7}
+  latency: {at_most: 1.5, estimate: point}
+"""
 LLM = ModelSpec("openai", "gpt-4-turbo", parameters={"temperature": 0.2})
 
 
@@ -136,6 +161,38 @@ def test_a_report_keeps_the_contract():
         ReportKind(),
         [report(), report()],
         [report(0.25), report(suite="other"), report(baseline=DIGEST), report(items=[]), report(seed=7)],
+    )
+
+
+def test_a_suite_keeps_the_contract():
+    check_kind(
+        EvalSuiteKind(),
+        [
+            EvalSuite.from_yaml(SUITE),
+            EvalSuite.from_yaml(
+                SUITE.replace("What customers ask.", "else").replace("concurrency: 8", "concurrency: 1")
+            ),
+        ],
+        [
+            EvalSuite.from_yaml(SUITE.replace(before, after))
+            for before, after in (
+                ("name: support", "name: other"),
+                ("questions:v3", "questions:v4"),
+                ("split: test", "split: dev"),
+                ("kb:staging", "kb:v2"),
+                ("other-kb:prod", "prod"),
+                ("k: 20", "k: 30"),
+                ("repeats: 3", "repeats: 4"),
+                ("seed: 7", "seed: 8"),
+                ("timeout: 30", "timeout: 31"),
+                ("document_id", "chapter"),
+                ("worst", "error"),
+                ("ignore_case: true", "ignore_case: false"),
+                ("cap: 2", "cap: 3"),
+                ("margin: 0.02", "margin: 0.05"),
+                ("estimate: point", "estimate: bound"),
+            )
+        ],
     )
 
 

@@ -11,8 +11,9 @@ import jsonschema
 import pytest
 
 import llmartifacts as la
-from llmartifacts.evals.retrieval import metric
-from llmartifacts.kinds.yaml_source import read_yaml
+from llmartifacts import plugins
+from llmartifacts.formats.yaml import parse_yaml
+from llmartifacts.kinds.eval_suite import EvalSuite
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = ROOT / "templates"
@@ -140,24 +141,63 @@ def test_every_label_of_the_messages_has_as_many_items_as_any_other() -> None:
     assert len({item.input for item in items}) == len(items) >= 60
 
 
+@pytest.fixture
+def my_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application that the suites name; it is found beside, and never run."""
+    (tmp_path / "my_app").mkdir()
+    for module in ("chains", "models"):
+        (tmp_path / "my_app" / f"{module}.py").write_text("raise SystemExit('it is run')")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("my_app")
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_suite_names_what_it_needs_and_what_it_names_is_there(path: Path) -> None:
-    suite = read_yaml(path)
-    scorers = [s if isinstance(s, str) else s.get("name", s["scorer"]) for s in suite["scorers"]]
-    judged = [m for s in suite["scorers"] if isinstance(s, dict) for m in s.get("metrics", ())]
+    suite = EvalSuite.from_file(path)
+    schema = json.loads((ROOT / "schemas" / "eval_suite.schema.json").read_text())
 
-    assert {"name", "description", "dataset", "target", "scorers", "thresholds"} <= suite.keys()
-    assert suite.keys() <= {"name", "description", "dataset", "target", "runnable", "scorers", "thresholds", "repeats"}
-    assert suite["thresholds"].keys() <= {*scorers, *judged}
-    for threshold in suite["thresholds"].values():
-        assert threshold.keys() <= {"min", "margin", "min_samples"}
-        assert threshold.keys() & {"min", "margin"}
+    assert suite.description
+    assert suite.target
+    assert suite.outputs
+    assert suite.thresholds
+    assert f"`{path.name}`" in (SUITES / "README.md").read_text()
     for name in re.findall(r"(?:eval_suites|templates)/\w+\.\w+", path.read_text()):
         assert (ROOT / name).is_file()
-    assert f"`{path.name}`" in (SUITES / "README.md").read_text()
-    for name in scorers:
-        if "@" in name and not name.startswith("overlap@"):
-            metric(name)
+    jsonschema.Draft202012Validator(schema).validate(parse_yaml(path.read_bytes()))
+
+
+@pytest.mark.usefixtures("my_app")
+def test_what_the_suites_ask_of_the_templates_is_in_them() -> None:
+    judge = EvalSuite.from_file(SUITES / "rag_answer.yaml").scorer("correctness")["options"]
+    schema = EvalSuite.from_file(SUITES / "message_classification.yaml").scorer("json-schema")["options"]["schema"]
+    response = load("classification.yaml").response_format
+    asked = load("judge.yaml").response_format
+
+    assert judge["variables"].keys() <= load("judge.yaml").variables.keys()
+    assert set(load("judge.yaml").required) <= judge["variables"].keys()
+    assert response is not None
+    assert (
+        schema
+        == EvalSuite("a", "b", [{"type": "json-schema", "schema": response["json_schema"]["schema"]}]).scorer(
+            "json-schema"
+        )["options"]["schema"]
+    )
+    assert asked is not None
+    assert asked["json_schema"]["schema"]["properties"][judge["grade"]]["maximum"] == judge["hi"]
+
+
+def test_the_readme_names_every_scorer_and_no_other() -> None:
+    rows = [
+        line.split("|")[1]
+        for line in (SUITES / "README.md").read_text().partition("## Scorers")[2].partition("\n## ")[0].splitlines()[5:]
+        if line.startswith("|")
+    ]
+    named = {
+        re.sub(r"\W.*", "", name) if name != "json-schema" else name
+        for row in rows
+        for name in re.findall("`(.+?)`", row)
+    }
+    assert named - {""} == set(plugins.BUILT_IN["scorers"])
 
 
 def test_the_questions_are_a_dataset_with_stable_ids() -> None:

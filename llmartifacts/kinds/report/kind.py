@@ -16,6 +16,7 @@ from llmartifacts.records.canonical import canonical_bytes, parse_json
 from llmartifacts.records.diff import Change, Diff, diff_json, excluding
 from llmartifacts.records.digest import parse_digest
 from llmartifacts.records.evidence import Comparison
+from llmartifacts.records.lineage import Relation
 from llmartifacts.records.manifest import Manifest
 
 ITEMS = "items.jsonl"
@@ -111,6 +112,7 @@ class ReportKind(Kind[Report]):
     name: ClassVar[str] = "report"
     value_type = Report
     config_model = ReportConfig
+    input_relation: ClassVar[Relation] = "evaluated_with"
 
     def pack(self, value: Report, files: FileSink) -> Mapping[str, Any]:
         """Write `items.jsonl`, if there are items."""
