@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    audit,
+    gate_statistics,
     index_start,
     large_file,
     logging_rate,
@@ -43,6 +45,8 @@ SUBJECTS: dict[str, Subject] = {
         service_start,
         index_start,
         storage,
+        gate_statistics,
+        audit,
     )
 }
 

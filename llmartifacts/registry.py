@@ -11,14 +11,15 @@ A `Registry` packs and unpacks values through their kinds and leaves all else to
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from llmartifacts import packing
 from llmartifacts.errors import InvalidInput, InvalidReference, LlmartifactsError, WrongKind, Yanked
+from llmartifacts.governance import Governance, promotion_request
 from llmartifacts.kinds.base import Kind
 from llmartifacts.records.arguments import (
     check_count,
@@ -33,17 +34,10 @@ from llmartifacts.records.arguments import (
 )
 from llmartifacts.records.backend import (
     Backend,
-    Collected,
     Draft,
     Input,
-    Migrated,
-    Progress,
-    PromotionRequest,
     Reading,
     Staging,
-    Stats,
-    Target,
-    Verification,
 )
 from llmartifacts.records.compatibility import Member, refuse_misfits
 from llmartifacts.records.diff import Diff
@@ -53,8 +47,9 @@ from llmartifacts.records.names import LATEST, check_alias, check_name, check_ta
 from llmartifacts.records.promotion import HistoryEntry, Promotion, State
 from llmartifacts.records.reference import Reference, collection_names, one_project, parse_many, strings
 from llmartifacts.records.times import parse_time
-from llmartifacts.records.version import Collection, Found, Project, RunRecord, Version
+from llmartifacts.records.version import Collection, Found, RunRecord, Version
 from llmartifacts.run import Run
+from llmartifacts.upkeep import Upkeep
 
 V = TypeVar("V")
 References = str | Reference | Sequence[str | Reference]
@@ -68,7 +63,7 @@ class LogRemark(UserWarning):
     """What somebody who logged a version should know of it, such as that a retrained index shares no bytes."""
 
 
-class Registry:
+class Registry(Governance, Upkeep):
     """A registry, opened by `connect` or `init`. Safe to use from several threads.
 
     Args:
@@ -162,7 +157,8 @@ class Registry:
                 kind = packing.kind_of(value)
                 earlier = self._earlier(project, kind.name, [Reference(name, project), *(i.reference for i in parents)])
                 manifest, contained = self._pack(project, kind, value, staging, earlier.files)
-                drafts.append(Draft(name, manifest, message, labels, moved, (*parents, *contained), commit, run))
+                edges = (*(replace(i, relation=kind.input_relation) for i in parents), *contained)
+                drafts.append(Draft(name, manifest, message, labels, moved, edges, commit, run))
                 packed.append((kind, earlier))
             made = self.backend.commit(project, drafts, actor=self.actor, staging=staging)
         for draft, version, (kind, earlier) in zip(drafts, made, packed, strict=True):
@@ -308,6 +304,7 @@ class Registry:
         reason: str = "",
         ticket: str = "",
         expect: Mapping[str, str | None] | None = None,
+        break_glass: bool = False,
     ) -> Promotion:
         """Move aliases of several collections in one transaction, all or none.
 
@@ -317,6 +314,7 @@ class Registry:
             reason: Why; asked for where the policy says so.
             ticket: Ticket of the change.
             expect: Collection name -> `vN` its alias must point at now, None for "must not exist"; compare-and-swap.
+            break_glass: Move although a gate denies, where the policy lets the actor; it stays visible until reviewed.
 
         Raises:
             AliasMoved: An alias is not what `expect` says.
@@ -324,30 +322,10 @@ class Registry:
             NotFound: A version does not exist.
             InvalidReference: Two references name one collection, or they lie in several projects.
         """
-        wanted = [r.required("promote") for r in parse_many(references)]
-        project = one_project(wanted, self.project)
-        aliases = list(dict.fromkeys(check_alias(a, field="to") for a in strings(to, field="to")))
-        if not aliases:
-            raise InvalidReference("no alias was given", field="to")
-        names = Counter(r.name for r in wanted)
-        twice = [name for name, count in names.items() if count > 1]
-        if twice:
-            raise InvalidReference(
-                f"{min(twice)!r} is named twice in one promotion",
-                field="references",
-                next_step="An alias points at one version: leave one of them out.",
-            )
-        expected = None if expect is None else check_mapping(expect, field="expect")
-        stray = sorted((expected or {}).keys() - names.keys())
-        if stray:
-            raise InvalidReference(
-                f"expect names {shown(stray[0])}, which is not promoted",
-                field="expect",
-                next_step=f"Promoted are: {', '.join(names)}.",
-            )
-        targets = tuple(Target(r, a) for r in wanted for a in aliases)
-        told = check_text(reason, field="reason"), check_line(ticket, field="ticket")
-        return self.backend.promote(project, PromotionRequest(targets, *told, expected), actor=self.actor)
+        project, request = promotion_request(
+            references, to, self.project, reason=reason, ticket=ticket, expect=expect, break_glass=break_glass
+        )
+        return self.backend.promote(project, request, actor=self.actor)
 
     def rollback(
         self, target: str | Reference, *, to: str | Reference | None = None, whole: bool = False, reason: str
@@ -518,43 +496,6 @@ class Registry:
     def get_run(self, run: str) -> RunRecord:
         """One run by id. Raises `NotFound`."""
         return self.backend.run(self.project, check_line(run, field="run"))
-
-    # --- upkeep
-
-    def projects(self) -> list[Project]:
-        """Every project, by name."""
-        return self.backend.projects()
-
-    def create_project(self, name: str) -> Project:
-        """Make a project. Raises `Conflict` if it exists."""
-        return self.backend.create_project(check_name(name, field="project"), actor=self.actor)
-
-    def verify(self, *, read_data: bool = False) -> Verification:
-        """Check that everything the versions need is there; with `read_data`, that every stored byte is right."""
-        return self.backend.verify(read_data=read_data)
-
-    def stats(self, name: str | None = None) -> Stats:
-        """Bytes, logical and stored; with a name, of that collection and by version. Raises `NotFound`."""
-        if name is None:
-            return self.backend.stats()
-        (bare,), project = collection_names([name], self.project)
-        return self.backend.stats(project, bare)
-
-    def gc(self, *, dry_run: bool = False, compact: bool = False) -> Collected:
-        """Free what no version needs; nothing is deleted where anything needed cannot be read.
-
-        Args:
-            dry_run: Change nothing; the report is the same.
-            compact: Also erase removed rows that chunks still carry, and rewrite every pack with something unneeded.
-
-        Raises:
-            Damaged: Something needed cannot be read.
-        """
-        return self.backend.gc(dry_run=dry_run, compact=compact, actor=self.actor)
-
-    def migrate(self, *, dry_run: bool = False, progress: Progress | None = None) -> Migrated:
-        """Cut large files that an earlier release stored whole into chunks; may be interrupted and called again."""
-        return self.backend.migrate(dry_run=dry_run, progress=progress, actor=self.actor)
 
     def close(self) -> None:
         """Let go of files and connections."""

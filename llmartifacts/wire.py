@@ -72,6 +72,11 @@ def exit_code(error: LlmartifactsError) -> int:
     return TABLE.get(error.code, TABLE["error"])[0]
 
 
+def verdict_code(verdict: str) -> int:
+    """Exit code of the command line for a verdict: 0 for PASS."""
+    return DONE if verdict == "PASS" else _VERDICT_EXIT.get(verdict, REFUSED)
+
+
 def http_status(error: LlmartifactsError) -> int:
     """HTTP status for an error."""
     return TABLE.get(error.code, TABLE["error"])[1]

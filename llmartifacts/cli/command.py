@@ -22,6 +22,8 @@ from llmartifacts.records.names import near_names
 START = "Start"
 LOOK = "Log and look"
 MOVE = "Move"
+MEASURE = "Evaluate"
+GOVERN = "Guard"
 TRACE = "Trace"
 SERVE = "Start a service"
 KEEP = "Keep in order"
@@ -58,7 +60,7 @@ _OTHER_WORDS = {
         "promote": "set deploy release publish",
         "rollback": "revert undo restore",
         "diff": "compare",
-        "history": "audit moves",
+        "history": "moves",
         "yank": "delete rm remove archive deprecate withdraw",
         "verify": "check fsck doctor",
         "stats": "du size usage",

@@ -11,7 +11,7 @@ import typer
 
 from llmartifacts import wire
 from llmartifacts.cli.arguments import ReferenceArgument, existing, pairs
-from llmartifacts.cli.command import GOVERN, CommandGroup, command
+from llmartifacts.cli.command import MEASURE, CommandGroup, command
 from llmartifacts.cli.context import Session
 from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, WARN, Column, Output, Piece
 from llmartifacts.cli.plain import plain
@@ -376,6 +376,6 @@ def _show_leakage(out: Output, test: EvalDataset, found: Leakage, names: tuple[s
 GROUP = CommandGroup(
     "dataset",
     "What an eval dataset holds, its splits, what shifted, and what leaked into training.",
-    GOVERN,
+    MEASURE,
     (schema, split, drift, leakage),
 )

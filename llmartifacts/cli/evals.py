@@ -11,7 +11,7 @@ import typer
 
 from llmartifacts import wire
 from llmartifacts.cli.arguments import existing
-from llmartifacts.cli.command import GOVERN, CommandGroup, command
+from llmartifacts.cli.command import MEASURE, CommandGroup, command
 from llmartifacts.cli.context import Session
 from llmartifacts.cli.output import Output
 from llmartifacts.cli.probes import probes
@@ -257,4 +257,4 @@ def _progress(out: Output) -> Iterator[Callable[[str, int, int], None] | None]:
         raise
 
 
-GROUP = CommandGroup("eval", "Measure a version, and compare what was found.", GOVERN, (run, compare, probes))
+GROUP = CommandGroup("eval", "Measure a version, and compare what was found.", MEASURE, (run, compare, probes))

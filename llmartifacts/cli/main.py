@@ -13,7 +13,27 @@ from typing import Annotated, Any
 import typer
 
 from llmartifacts import wire
-from llmartifacts.cli import alias, demo, lineage, lock, log, look, project, promotion, registry, run, tag, upkeep
+from llmartifacts.cli import (
+    alias,
+    approve,
+    audit,
+    dataset,
+    demo,
+    evals,
+    gate,
+    key,
+    lineage,
+    lock,
+    log,
+    look,
+    policy,
+    project,
+    promotion,
+    registry,
+    run,
+    tag,
+    upkeep,
+)
 from llmartifacts.cli.command import Command, CommandGroup, Group, JsonOption, ProjectOption, RegistryOption, enter
 from llmartifacts.cli.context import Everywhere
 from llmartifacts.cli.failures import DEBUG, as_error, is_usage_error, tell, usage_of
@@ -57,9 +77,18 @@ COMMANDS: tuple[Command | CommandGroup, ...] = (
     promotion.state,
     promotion.yank,
     alias.GROUP,
+    evals.GROUP,
+    dataset.GROUP,
+    policy.GROUP,
+    gate.gate,
+    gate.evidence,
+    approve.approve,
+    key.GROUP,
+    gate.review,
     tag.tag,
     lineage.lineage,
     run.GROUP,
+    audit.GROUP,
     lock.lock,
     lock.install,
     project.GROUP,

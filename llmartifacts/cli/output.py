@@ -124,6 +124,17 @@ class Output:
         """Print one line; a terminal breaks it where it must."""
         self._print(pieces, error=error, safe=one_line_kept)
 
+    def indented(self, *pieces: Piece, indent: int) -> None:
+        """Print one line that goes on below itself, indented, where a terminal breaks it."""
+        if not self._out.isatty():
+            self.line(" " * indent, *pieces)
+            return
+        from rich.padding import Padding
+        from rich.text import Text
+
+        parts = [(one_line_kept(p), "") if isinstance(p, str) else (one_line_kept(p[0]), p[1]) for p in pieces]
+        self._console(error=False).print(Padding(Text.assemble(*parts), (0, 0, 0, indent), expand=False))
+
     def block(self, text: str, style: str = "", *, error: bool = False) -> None:
         """Print text of several lines as it is."""
         if text:

@@ -26,6 +26,7 @@ _PROMOTION_SHAPE = 'Promotion; each move {"name", "alias", "number", "old", "new
     examples=(
         "promote agent:v2 --to prod --reason 'shorter greeting'",
         "promote agent:v2 kb:v5 --to prod --expect agent=v1",
+        "promote kb:v5 --to prod --break-glass --reason 'prod is down'",
     ),
     shape=_PROMOTION_SHAPE,
 )
@@ -39,11 +40,14 @@ def promote(
         list[str] | None,
         typer.Option("--expect", metavar="NAME=vN|none", help="Refuse unless the alias means this now. Repeatable."),
     ] = None,
+    break_glass: Annotated[
+        bool, typer.Option("--break-glass", help="Move although a gate denies, where the policy lets you.")
+    ] = False,
 ) -> None:
     """Move an alias of one or more collections, in one step."""
     expected = expectations(expect or ())
     with session.open() as registry:
-        made = registry.promote(refs, to, reason=reason, ticket=ticket, expect=expected)
+        made = registry.promote(refs, to, reason=reason, ticket=ticket, expect=expected, break_glass=break_glass)
     session.out.result(made, lambda: _show_promotion(session.out, made))
 
 
@@ -90,6 +94,11 @@ def _show_promotion(out: Output, made: Promotion) -> None:
         out.line("  ", (str(result), style))
         if result.next_step:
             out.line((f"    hint: {result.next_step}", FAINT))
+    if made.approvals:
+        out.line((f"  approved by {', '.join(made.approvals)}", FAINT))
+    if made.break_glass:
+        seen = f"reviewed by {made.reviewed_by}" if made.reviewed_by else "not reviewed yet"
+        out.line(("  broke the glass", WARN), f", {seen}")
 
 
 @command(
@@ -110,8 +119,13 @@ def history(
 
 
 def why(entry: HistoryEntry) -> str:
-    """The ticket and the reason of a move, as far as they were given."""
-    return ": ".join(filter(None, (entry.ticket, entry.reason)))
+    """The ticket and the reason of a move, as far as they were given; who approved it; whether it broke the glass."""
+    told = ": ".join(filter(None, (entry.ticket, entry.reason)))
+    more = [f"approved by {', '.join(entry.approvals)}"] if entry.approvals else []
+    if entry.break_glass:
+        seen = f"reviewed by {entry.reviewed_by}" if entry.reviewed_by else "not reviewed"
+        more.append(f"broke the glass, {seen}")
+    return told + (f" ({'; '.join(more)})" if more else "")
 
 
 def _show_history(out: Output, entries: list[HistoryEntry]) -> None:
@@ -180,7 +194,7 @@ def state(
                 Column("why", wraps=True),
             ),
             [
-                (name, version_text(e.version.number), minute(e.move.at), e.move.actor, e.move.verb, e.move.reason)
+                (name, version_text(e.version.number), minute(e.move.at), e.move.actor, e.move.verb, why(e.move))
                 for name, e in found.items()
             ],
         )

@@ -14,7 +14,7 @@ from llmartifacts.cli.output import FAINT, GOOD, NAME
 from llmartifacts.cli.starter import starter as find_starter
 from llmartifacts.errors import Conflict, InvalidInput
 
-_STARTER = ("templates", "eval_suites")
+_STARTER = ("templates", "eval_suites", "policies")
 
 
 @command(
@@ -29,7 +29,7 @@ def init(
         str | None, typer.Argument(metavar="PATH", help="Directory to make.", show_default=".llmartifacts")
     ] = None,
     starter: Annotated[
-        bool, typer.Option("--starter", help="Also copy templates/ and eval_suites/ worth starting from, here.")
+        bool, typer.Option("--starter", help="Also copy templates/, eval_suites/ and policies/ to start from, here.")
     ] = False,
 ) -> None:
     """Make a registry: a directory with a database and files."""

@@ -1,4 +1,4 @@
-"""Starter content: the prompt templates, evaluation suites and examples that come with the package."""
+"""Starter content: the prompt templates, evaluation suites, policies and examples that come with the package."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from llmartifacts.errors import NotFound
 
-FOLDERS = ("templates", "eval_suites", "examples")
+FOLDERS = ("templates", "eval_suites", "policies", "schemas", "examples")
 
 
 def starter(folder: str) -> Path:
     """Where one folder of starter content is: in an installed wheel, or in the checkout of an editable install.
 
     Args:
-        folder: `templates`, `eval_suites` or `examples`.
+        folder: `templates`, `eval_suites`, `policies`, `schemas` or `examples`.
 
     Raises:
         NotFound: There is no such folder, or this installation came without it.

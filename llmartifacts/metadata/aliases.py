@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from llmartifacts.metadata.database import Row, Session
 from llmartifacts.metadata.projects import CollectionRow
+from llmartifacts.records.digest import digest_from_bytes
 from llmartifacts.records.names import LATEST
 from llmartifacts.records.policy import GateResult, Verdict
 from llmartifacts.records.promotion import HistoryEntry, Move, Promotion, promotion_id
@@ -44,10 +45,11 @@ class MoveRow:
 _MOVE = "m.collection_id, c.name, m.alias, m.number, m.revision, m.old, m.new, m.stacked, m.undone_by"
 
 
-def current(s: Session, collection_id: int, alias: str) -> AliasRow:
-    """What an alias points at now."""
+def current(s: Session, collection_id: int, alias: str, *, lock: bool = True) -> AliasRow:
+    """What an alias points at now; `lock` it where it may be moved next, which only a write transaction can."""
     row = s.row(
-        "select number, move from alias where collection_id = :c and name = :n {lock}", {"c": collection_id, "n": alias}
+        f"select number, move from alias where collection_id = :c and name = :n {'{lock}' if lock else ''}",
+        {"c": collection_id, "n": alias},
     )
     return AliasRow(*row) if row else AliasRow()
 
@@ -152,6 +154,16 @@ def served(s: Session, collection_id: int, alias: str, number: int) -> bool:
     return found is not None
 
 
+def putting(s: Session, collection_id: int, alias: str, number: int) -> int:
+    """Revision of the newest move, no rollback, that let an alias point at a version; 0 if none did."""
+    row = s.row(
+        "select max(m.revision) from move m join promotion p on p.project_id = m.project_id and p.revision = m.revision"
+        " where m.collection_id = :c and m.alias = :a and m.new = :n and p.verb <> 'rollback'",
+        {"c": collection_id, "a": alias, "n": number},
+    )
+    return int(row[0] or 0) if row else 0
+
+
 def mark_undone(s: Session, moves: Sequence[MoveRow], revision: int) -> None:
     """Take moves off the stack."""
     s.run_many(
@@ -173,8 +185,9 @@ def history(s: Session, project: str, collection: CollectionRow, alias: str, lim
     """Every move of an alias, newest first."""
     rows = s.rows(
         "select m.number, m.revision, m.at, m.actor, m.old, m.new, m.undone_by, p.verb, p.reason, p.ticket, p.results,"
-        " v.message from move m"
+        " v.message, p.approvals, p.break_glass, w.reviewer from move m"
         " left join promotion p on p.project_id = m.project_id and p.revision = m.revision and m.alias <> 'latest'"
+        " left join review w on w.project_id = p.project_id and w.revision = p.revision"
         " left join version v on v.collection_id = m.collection_id and v.number = m.new and m.alias = 'latest'"
         " where m.collection_id = :c and m.alias = :a order by m.number desc limit :limit",
         {"c": collection.id, "a": alias, "limit": 1 << 40 if limit is None else limit},
@@ -198,8 +211,10 @@ def _entry(project: str, name: str, alias: str, r: Row) -> HistoryEntry:
         r[5],
         promotion_id(project, r[1]) if moved else "",
         parse_results(r[10]) if moved else (),
-        (),
+        tuple(json.loads(r[12])) if moved else (),
         "" if r[6] is None else promotion_id(project, r[6]),
+        bool(r[13]),
+        r[14] or "",
     )
 
 
@@ -210,14 +225,16 @@ def standing(
     bound = "x.at <= :at" if alias == LATEST else "x.revision <= :r"
     rows = s.rows(
         "select m.number, m.revision, m.at, m.actor, m.old, m.new, m.undone_by, p.verb, p.reason, p.ticket, p.results,"
-        " v.message, c.name from collection c join move m on m.collection_id = c.id and m.alias = :a"
+        " v.message, p.approvals, p.break_glass, w.reviewer, c.name from collection c"
+        " join move m on m.collection_id = c.id and m.alias = :a"
         f" and m.number = (select max(x.number) from move x where x.collection_id = c.id and x.alias = :a and {bound})"
         " left join promotion p on p.project_id = m.project_id and p.revision = m.revision and m.alias <> 'latest'"
+        " left join review w on w.project_id = p.project_id and w.revision = p.revision"
         " left join version v on v.collection_id = m.collection_id and v.number = m.new and m.alias = 'latest'"
         " where c.project_id = :p and m.new is not null order by c.name",
         {"p": project_id, "a": alias, "r": revision, "at": 1 << 62 if at is None else at},
     )
-    return [_entry(project, r[12], alias, r) for r in rows]
+    return [_entry(project, r[15], alias, r) for r in rows]
 
 
 def revision_at(s: Session, project_id: int, at: int) -> int:
@@ -231,8 +248,11 @@ def promotions(
 ) -> list[Promotion]:
     """The newest promotions, newest first; or the one of a revision."""
     rows = s.rows(
-        "select revision, at, actor, verb, reason, ticket, results, undoes from promotion"
-        " where project_id = :p and (cast(:r as bigint) is null or revision = :r) order by revision desc limit :limit",
+        "select p.revision, p.at, p.actor, p.verb, p.reason, p.ticket, p.results, p.undoes, p.policy, p.approvals,"
+        " p.break_glass, w.reviewer, w.reason from promotion p"
+        " left join review w on w.project_id = p.project_id and w.revision = p.revision"
+        " where p.project_id = :p and (cast(:r as bigint) is null or p.revision = :r)"
+        " order by p.revision desc limit :limit",
         {"p": project_id, "r": revision, "limit": limit},
     )
     made = []
@@ -254,6 +274,11 @@ def promotions(
                 parse_results(r[6]),
                 "" if r[7] is None else promotion_id(project, r[7]),
                 "" if by is None else promotion_id(project, by),
+                "" if r[8] is None else digest_from_bytes(r[8]),
+                tuple(json.loads(r[9])),
+                bool(r[10]),
+                r[11] or "",
+                r[12] or "",
             )
         )
     return made
@@ -261,12 +286,16 @@ def promotions(
 
 def results_text(results: Sequence[GateResult]) -> str:
     """Gate results as the database keeps them."""
-    return json.dumps([[r.gate, r.rule, r.verdict.value, r.message, r.next_step] for r in results], ensure_ascii=False)
+    rows = [[r.gate, r.rule, r.verdict.value, r.message, r.next_step, r.subject, list(r.evidence)] for r in results]
+    return json.dumps(rows, ensure_ascii=False)
 
 
 def parse_results(text: str) -> tuple[GateResult, ...]:
-    """The inverse of `results_text`."""
-    return tuple(GateResult(g, rule, Verdict(v), m, n) for g, rule, v, m, n in json.loads(text))
+    """The inverse of `results_text`; the first releases kept neither subject nor evidence."""
+    return tuple(
+        GateResult(g, rule, Verdict(v), m, n, *more[:1], *map(tuple, more[1:]))
+        for g, rule, v, m, n, *more in json.loads(text)
+    )
 
 
 def _move_row(r: Row) -> MoveRow:

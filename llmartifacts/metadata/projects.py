@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmartifacts.errors import Conflict, InvalidReference, NotFound, WrongKind
 from llmartifacts.metadata.database import Session
+from llmartifacts.records.digest import Digest, digest_bytes
 from llmartifacts.records.names import near_names
 from llmartifacts.records.promotion import promotion_id
 from llmartifacts.records.times import from_micros
@@ -32,6 +35,15 @@ def find_project(s: Session, name: str) -> tuple[int, int]:
         known = [r[0] for r in s.rows("select name from project order by name limit 10000")]
         raise NotFound(f"there is no project {name!r}", what="project", name=name, near=near_names(name, known))
     return row[0], row[1]
+
+
+def lock_project(s: Session, name: str) -> tuple[int, int]:
+    """As `find_project`, and whoever changes its aliases or its policy waits until this transaction ends.
+
+    What is read after that, such as the policy, still holds when the aliases move.
+    """
+    s.row("select id from project where name_key = :k and name = :n {lock}", {"k": name.casefold(), "n": name})
+    return find_project(s, name)
 
 
 def ensure_project(s: Session, name: str) -> tuple[int, int]:
@@ -82,6 +94,9 @@ def bump(
     ticket: str,
     results: str = "[]",
     undoes: int | None = None,
+    policy: Digest | None = None,
+    approvals: Sequence[str] = (),
+    break_glass: bool = False,
 ) -> tuple[int, int, str]:
     """Count one change of aliases: the new revision, its time, which never goes back, and its id."""
     row = s.row("select revision from project where id = :p {lock}", {"p": project_id})
@@ -94,8 +109,8 @@ def bump(
     if last and last[0] >= at:
         at = last[0] + 1
     s.run(
-        "insert into promotion(project_id, revision, at, actor, verb, reason, ticket, results, undoes)"
-        " values (:p, :r, :at, :a, :v, :why, :t, :res, :u)",
+        "insert into promotion(project_id, revision, at, actor, verb, reason, ticket, results, undoes, policy,"
+        " approvals, break_glass) values (:p, :r, :at, :a, :v, :why, :t, :res, :u, :policy, :said, :glass)",
         {
             "p": project_id,
             "r": revision,
@@ -106,6 +121,9 @@ def bump(
             "t": ticket,
             "res": results,
             "u": undoes,
+            "policy": None if policy is None else digest_bytes(policy),
+            "said": json.dumps(list(approvals)),
+            "glass": int(break_glass),
         },
     )
     return revision, at, promotion_id(project, revision)

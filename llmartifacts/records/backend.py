@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from llmartifacts.errors import LlmartifactsError
+from llmartifacts.records.approval import Approval, Binding, Subject, TrustedKey
+from llmartifacts.records.audit import AuditEntry, AuditVerification
+from llmartifacts.records.checkpoint import Checkpoint
 from llmartifacts.records.digest import Blob, Digest
+from llmartifacts.records.evidence import RecordedReport
 from llmartifacts.records.lineage import Direction, Lineage, Relation
 from llmartifacts.records.manifest import Manifest
+from llmartifacts.records.policy import Decision, PolicyRecord
 from llmartifacts.records.promotion import HistoryEntry, Promotion, State
+from llmartifacts.records.proof import ConsistencyProof, InclusionProof
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.version import Collection, Found, Project, RunRecord, Version
 
@@ -126,12 +132,14 @@ class PromotionRequest:
         reason: Why.
         ticket: Ticket of the change.
         expect: Collection name -> `vN` that its alias must point at now; None: it must not exist.
+        break_glass: Whether to move although a gate denies, where the policy lets the one who asks do so.
     """
 
     targets: tuple[Target, ...]
     reason: str = ""
     ticket: str = ""
     expect: Mapping[str, str | None] | None = None
+    break_glass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +378,21 @@ class Backend(Protocol):
     def remove_alias(self, project: str, reference: Reference, *, reason: str, actor: str) -> Promotion:
         """Remove an alias."""
 
+    def gate(self, project: str, request: PromotionRequest, *, actor: str) -> Decision:
+        """What the gates would say of a move; nothing moves."""
+
+    def review(self, project: str, promotion: str, *, reason: str, actor: str) -> Promotion:
+        """Record that somebody looked at a move that broke the glass."""
+
+    def evidence(self, project: str, reference: Reference) -> tuple[Version, tuple[RecordedReport, ...]]:
+        """A version, and the reports on it, the newest first."""
+
+    def set_policy(self, project: str, body: Mapping[str, Any] | None, *, message: str, actor: str) -> PolicyRecord:
+        """Let a policy hold from now on; None takes the last one away."""
+
+    def policies(self, project: str, *, limit: int | None = None) -> list[PolicyRecord]:
+        """Every policy that was set, the newest first; the first one holds."""
+
     def yank(self, project: str, reference: Reference, *, reason: str, actor: str) -> Version:
         """Withdraw a version; refused while an alias names it."""
 
@@ -383,6 +406,38 @@ class Backend(Protocol):
         actor: str,
     ) -> Version:
         """Set and remove labels of a version."""
+
+    # --- approvals
+
+    def bindings(self, project: str, request: PromotionRequest) -> list[Binding]:
+        """What approvals of a move must be for, as of now: one for each alias."""
+
+    def approve(self, project: str, envelope: bytes, *, actor: str) -> Approval:
+        """Keep a signed approval of what holds now. Raises `NotAllowed`, `Damaged`, `Conflict`, `Refused`."""
+
+    def approvals(self, project: str, alias: str, *, limit: int = 50) -> list[Approval]:
+        """The newest approvals for an alias, newest first, each verified now; why one does not hold any more."""
+
+    def withdraw(self, project: str, approval: str, *, reason: str, actor: str) -> Approval:
+        """Take an approval back. Raises `NotFound`."""
+
+    def attest(self, project: str, envelope: bytes, *, actor: str) -> Subject:
+        """Keep a person's signature under a report. Raises as `approve`, and `WrongKind`."""
+
+    def signers(self, project: str, reference: Reference) -> list[tuple[str, tuple[str, ...], str]]:
+        """Who signed a report: person, roles, and why it does not count."""
+
+    def trusted_keys(self) -> list[TrustedKey]:
+        """Every key that the registry trusts or trusted, by person."""
+
+    def trust_key(self, public: str, *, person: str, roles: tuple[str, ...] | None, actor: str) -> TrustedKey:
+        """Trust a key, or set its roles; None leaves them. Raises `Conflict`: it is another person's."""
+
+    def rotate_key(self, envelope: bytes, *, actor: str) -> TrustedKey:
+        """Let a key hand over to a new one, which the envelope names; the old one is revoked."""
+
+    def revoke_key(self, key: str, *, reason: str, actor: str) -> TrustedKey:
+        """Revoke a key for good. Raises `NotFound`."""
 
     # --- look
 
@@ -441,6 +496,24 @@ class Backend(Protocol):
 
     def audit(self, project: str | None = None, *, limit: int | None = None) -> Iterator[Mapping[str, Any]]:
         """Audit entries in order, as the JSON objects that were hashed."""
+
+    def audit_log(self, project: str | None = None, *, verb: str | None = None, limit: int = 50) -> list[AuditEntry]:
+        """The newest audit entries, the newest last."""
+
+    def audit_checkpoint(self) -> Checkpoint:
+        """Size and root of the whole audit now. Raises `Damaged`: an entry was altered or is missing."""
+
+    def audit_inclusion(self, index: int, size: int) -> InclusionProof:
+        """The proof that an entry, counted from 0, is among the first `size`. Raises `InvalidInput`, `Damaged`."""
+
+    def audit_consistency(self, old: int, new: int) -> ConsistencyProof:
+        """The proof that the first `new` entries begin with the first `old`. Raises `InvalidInput`, `Damaged`."""
+
+    def verify_audit(self, checkpoints: Sequence[tuple[str, Checkpoint]] = ()) -> AuditVerification:
+        """Check the whole audit, against checkpoints kept elsewhere too: where each was kept, and what it says."""
+
+    def export_audit(self) -> Iterator[bytes]:
+        """Every audit entry in order, as the bytes that are hashed. Raises `Damaged`."""
 
     def verify(self, *, read_data: bool = False) -> Verification:
         """Check that everything a version needs is there; with `read_data`, that every byte is right."""

@@ -172,11 +172,15 @@ class Threshold:
         estimate: `bound` holds the bound of the mean against `at_least` and `at_most`; `point` the mean itself.
     """
 
-    margin: float | None = MARGIN
+    margin: float | None = None
     at_least: float | None = None
     at_most: float | None = None
     min_samples: int = MIN_SAMPLES
     estimate: Estimate = "bound"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; what is None is left out."""
+        return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, slots=True)

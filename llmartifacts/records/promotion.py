@@ -52,6 +52,11 @@ class Promotion:
         results: Gate results at the time.
         undoes: Id of the promotion that a rollback undid; empty otherwise.
         undone_by: Id of the rollback that undid this one; empty if none did.
+        policy: Digest of the policy that was asked; empty if there was none.
+        approvals: Who approved.
+        break_glass: Whether it was moved although a gate denied.
+        reviewed_by: Who looked at that afterwards; empty if nobody has.
+        review: What they said.
     """
 
     id: str
@@ -66,6 +71,11 @@ class Promotion:
     results: tuple[GateResult, ...] = ()
     undoes: str = ""
     undone_by: str = ""
+    policy: str = ""
+    approvals: tuple[str, ...] = ()
+    break_glass: bool = False
+    reviewed_by: str = ""
+    review: str = ""
 
     def __str__(self) -> str:
         return f"{self.id} {self.verb}: {'; '.join(map(str, self.moves)) or 'nothing to move'}"
@@ -91,6 +101,8 @@ class HistoryEntry:
         results: Gate results at the time.
         approvals: Who approved.
         undone_by: Id of the rollback that undid it; empty if none did.
+        break_glass: Whether it was moved although a gate denied.
+        reviewed_by: Who looked at that afterwards; empty if nobody has.
     """
 
     name: str
@@ -108,6 +120,8 @@ class HistoryEntry:
     results: tuple[GateResult, ...] = ()
     approvals: tuple[str, ...] = ()
     undone_by: str = ""
+    break_glass: bool = False
+    reviewed_by: str = ""
 
     def __str__(self) -> str:
         return f"r{self.revision} {self.verb} {self.name}:{self.alias} {_v(self.old)} -> {_v(self.new)} by {self.actor}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 from llmartifacts.errors import InvalidInput
@@ -38,3 +39,36 @@ def parse_time(value: str | datetime, *, field: str = "at") -> datetime:
         raise InvalidInput(
             f"{shown(value, 60)} is not a time", field=field, next_step="Write it like 2026-03-03T09:00Z."
         ) from None
+
+
+def parse_duration(value: str, *, field: str = "duration") -> timedelta:
+    """Read a length of time such as `90m`, `12h`, `30d` or `2w`.
+
+    Raises:
+        InvalidInput: It is none, or longer than 10,000 weeks.
+    """
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if found is None or int(found[1]) * _UNITS[found[2]] > timedelta(weeks=10_000):
+        raise InvalidInput(
+            f"{shown(value, 60)} is no length of time", field=field, next_step="Write it like 90m, 12h, 30d or 2w."
+        )
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def duration_text(length: timedelta) -> str:
+    """A length of time for people, in its largest unit, such as `3 days`."""
+    for unit, word in ((timedelta(days=1), "day"), (timedelta(hours=1), "hour"), (timedelta(minutes=1), "minute")):
+        if length >= unit:
+            count = length // unit
+            return f"{count} {word}{'s' if count > 1 else ''}"
+    return "less than a minute"
+
+
+_DURATION = re.compile(r"([1-9][0-9]{0,7})([smhdw])")
+_UNITS = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}

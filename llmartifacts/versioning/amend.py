@@ -14,7 +14,7 @@ from llmartifacts.versioning.parts import Parts
 def yank(parts: Parts, project: str, reference: Reference, *, reason: str, actor: str) -> Version:
     """Withdraw a version; refused while an alias names it."""
     with parts.metadata.writing() as s:
-        project_id, _ = projects.find_project(s, project)
+        project_id, _ = projects.lock_project(s, project)
         row = versions.find(s, project_id, project, reference)
         named = aliases.naming(s, row.collection_id, row.version.number)
         if named:

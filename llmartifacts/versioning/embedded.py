@@ -25,6 +25,8 @@ from llmartifacts.blobs.store import BlobStore
 from llmartifacts.errors import Conflict, Damaged, NotFound
 from llmartifacts.metadata import audit, projects, versions
 from llmartifacts.metadata.store import MetadataStore
+from llmartifacts.records.approval import Approval, Binding, Subject, TrustedKey
+from llmartifacts.records.audit import AuditEntry, AuditVerification
 from llmartifacts.records.backend import (
     Collected,
     Draft,
@@ -37,14 +39,33 @@ from llmartifacts.records.backend import (
     Storage,
     Verification,
 )
+from llmartifacts.records.checkpoint import Checkpoint
 from llmartifacts.records.digest import Blob, Digest
+from llmartifacts.records.evidence import RecordedReport
 from llmartifacts.records.lineage import Direction, Lineage
 from llmartifacts.records.manifest import Manifest
 from llmartifacts.records.names import DEFAULT_PROJECT
+from llmartifacts.records.policy import Decision, PolicyRecord
 from llmartifacts.records.promotion import HistoryEntry, Promotion, State
+from llmartifacts.records.proof import ConsistencyProof, InclusionProof
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.version import Collection, Project, RunRecord, Version
-from llmartifacts.versioning import amend, look, rollback, runs, stats, verify
+from llmartifacts.versioning import (
+    amend,
+    approve,
+    attest,
+    auditcheck,
+    auditlog,
+    evidence,
+    judge,
+    keys,
+    look,
+    policy,
+    rollback,
+    runs,
+    stats,
+    verify,
+)
 from llmartifacts.versioning.chunk_index import RecordedIndex
 from llmartifacts.versioning.commit import commit
 from llmartifacts.versioning.gc import gc
@@ -184,6 +205,26 @@ class EmbeddedBackend:
         """Remove an alias."""
         return rollback.remove_alias(self._parts, project, reference, reason=reason, actor=actor)
 
+    def gate(self, project: str, request: PromotionRequest, *, actor: str) -> Decision:
+        """What the gates would say of a move; nothing moves."""
+        return judge.gate(self._parts, project, request, actor=actor)
+
+    def review(self, project: str, promotion: str, *, reason: str, actor: str) -> Promotion:
+        """Record that somebody looked at a move that broke the glass."""
+        return policy.review(self._parts, project, promotion, reason=reason, actor=actor)
+
+    def evidence(self, project: str, reference: Reference) -> tuple[Version, tuple[RecordedReport, ...]]:
+        """A version, and the reports on it, the newest first."""
+        return evidence.of_version(self._parts, project, reference)
+
+    def set_policy(self, project: str, body: Mapping[str, Any] | None, *, message: str, actor: str) -> PolicyRecord:
+        """Let a policy hold from now on; None takes the last one away."""
+        return policy.set_policy(self._parts, project, body, message=message, actor=actor)
+
+    def policies(self, project: str, *, limit: int | None = None) -> list[PolicyRecord]:
+        """Every policy that was set, the newest first."""
+        return policy.policies(self._parts, project, limit=limit)
+
     def yank(self, project: str, reference: Reference, *, reason: str, actor: str) -> Version:
         """Withdraw a version."""
         return amend.yank(self._parts, project, reference, reason=reason, actor=actor)
@@ -199,6 +240,50 @@ class EmbeddedBackend:
     ) -> Version:
         """Set and remove labels of a version."""
         return amend.tag(self._parts, project, reference, set=set, remove=remove, actor=actor)
+
+    # --- approvals
+
+    def bindings(self, project: str, request: PromotionRequest) -> list[Binding]:
+        """What approvals of a move must be for, as of now."""
+        return approve.bindings(self._parts, project, request)
+
+    def approve(self, project: str, envelope: bytes, *, actor: str) -> Approval:
+        """Keep a signed approval of what holds now."""
+        return approve.approve(self._parts, project, envelope, actor=actor)
+
+    def approvals(self, project: str, alias: str, *, limit: int = 50) -> list[Approval]:
+        """The newest approvals for an alias, each verified now."""
+        return approve.list_approvals(self._parts, project, alias, limit=limit)
+
+    def withdraw(self, project: str, approval: str, *, reason: str, actor: str) -> Approval:
+        """Take an approval back."""
+        return approve.withdraw(self._parts, project, approval, reason=reason, actor=actor)
+
+    def attest(self, project: str, envelope: bytes, *, actor: str) -> Subject:
+        """Keep a person's signature under a report."""
+        return attest.attest(self._parts, project, envelope, actor=actor)
+
+    def signers(self, project: str, reference: Reference) -> list[tuple[str, tuple[str, ...], str]]:
+        """Who signed a report."""
+        return attest.report_signers(self._parts, project, reference)
+
+    def trusted_keys(self) -> list[TrustedKey]:
+        """Every key that the registry trusts or trusted."""
+        return keys.list_keys(self._parts)
+
+    def trust_key(self, public: str, *, person: str, roles: tuple[str, ...] | None, actor: str) -> TrustedKey:
+        """Trust a key, or set its roles."""
+        return keys.trust(self._parts, public, person=person, roles=roles, actor=actor)
+
+    def rotate_key(self, envelope: bytes, *, actor: str) -> TrustedKey:
+        """Let a key hand over to a new one."""
+        return keys.rotate(self._parts, envelope, actor=actor)
+
+    def revoke_key(self, key: str, *, reason: str, actor: str) -> TrustedKey:
+        """Revoke a key for good."""
+        return keys.revoke(self._parts, key, reason=reason, actor=actor)
+
+    # --- look
 
     def projects(self) -> list[Project]:
         """Every project, by name."""
@@ -268,6 +353,30 @@ class EmbeddedBackend:
     def audit(self, project: str | None = None, *, limit: int | None = None) -> Iterator[Mapping[str, Any]]:
         """Audit entries in order."""
         return look.audit_entries(self._parts, project, limit=limit)
+
+    def audit_log(self, project: str | None = None, *, verb: str | None = None, limit: int = 50) -> list[AuditEntry]:
+        """The newest audit entries, the newest last."""
+        return auditlog.log(self._parts, project, verb=verb, limit=limit)
+
+    def audit_checkpoint(self) -> Checkpoint:
+        """Size and root of the whole audit now."""
+        return auditlog.checkpoint(self._parts)
+
+    def audit_inclusion(self, index: int, size: int) -> InclusionProof:
+        """The proof that an entry, counted from 0, is among the first `size`."""
+        return auditlog.inclusion(self._parts, index, size)
+
+    def audit_consistency(self, old: int, new: int) -> ConsistencyProof:
+        """The proof that the first `new` entries begin with the first `old`."""
+        return auditlog.consistency(self._parts, old, new)
+
+    def verify_audit(self, checkpoints: Sequence[tuple[str, Checkpoint]] = ()) -> AuditVerification:
+        """Check the whole audit, against checkpoints kept elsewhere too."""
+        return auditcheck.verify_audit(self._parts, checkpoints)
+
+    def export_audit(self) -> Iterator[bytes]:
+        """Every audit entry in order, as the bytes that are hashed."""
+        return auditlog.export(self._parts)
 
     def verify(self, *, read_data: bool = False) -> Verification:
         """Check that everything a version needs is there."""

@@ -1,38 +1,36 @@
 """promote = check gates -> move aliases -> audit, in one transaction, all or none.
 
-`promote_in` and `rollback` (beside it) are the only doors through which an alias moves.
+`apply_moves` is the one door through which an alias moves. Two come to it: `promote_in`, after the gates, and
+`rollback` (beside it), which goes only to what the alias served before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmartifacts import plugins
-from llmartifacts.errors import AliasMoved, InvalidReference, Yanked
-from llmartifacts.gates.base import Candidate, Gate, Moving, judge, require_pass
-from llmartifacts.metadata import aliases, audit, graph, projects, versions
+from llmartifacts.errors import AliasMoved, InvalidReference
+from llmartifacts.gates.base import require_pass
+from llmartifacts.metadata import aliases, audit, projects
 from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.projects import CollectionRow
-from llmartifacts.metadata.versions import VersionRow
 from llmartifacts.records.arguments import shown
 from llmartifacts.records.backend import PromotionRequest
-from llmartifacts.records.digest import Digest
-from llmartifacts.records.manifest import Manifest
+from llmartifacts.records.digest import Digest, digest_of
 from llmartifacts.records.names import version_number
 from llmartifacts.records.policy import GateResult
 from llmartifacts.records.promotion import ChangeVerb, Move, Promotion
 from llmartifacts.records.times import from_micros
+from llmartifacts.versioning import evidence
+from llmartifacts.versioning.judge import Answers, asked_before, decide
 from llmartifacts.versioning.parts import Parts
-
-ALWAYS = ("compatibility",)
-"""Gates that every promotion must pass."""
 
 
 def promote(parts: Parts, project: str, request: PromotionRequest, *, actor: str) -> Promotion:
     """Move aliases."""
+    answers = asked_before(parts, project, request, actor=actor)
     with parts.metadata.writing() as s:
-        project_id, _ = projects.find_project(s, project)
-        return promote_in(s, parts, project_id, project, request, actor=actor, verb="promote")
+        project_id, _ = projects.lock_project(s, project)
+        return promote_in(s, parts, project_id, project, request, actor=actor, verb="promote", answers=answers)
 
 
 def promote_in(
@@ -44,6 +42,7 @@ def promote_in(
     *,
     actor: str,
     verb: ChangeVerb,
+    answers: Answers | None = None,
 ) -> Promotion:
     """Move aliases inside an open transaction.
 
@@ -55,32 +54,22 @@ def promote_in(
         Yanked: A version, or a part of a bundle, was withdrawn.
         GateRefused: A gate did not pass.
     """
-    steps: list[tuple[CollectionRow, Moving]] = []
-    seen: set[tuple[str, str]] = set()
-    for target in request.targets:
-        if (target.reference.name, target.alias) in seen:
-            raise InvalidReference(
-                f"{target.reference.name}:{target.alias} is named twice in one promotion", field="references"
-            )
-        seen.add((target.reference.name, target.alias))
-        row = versions.find(s, project_id, project, target.reference)
-        collection = projects.find_collection(s, project_id, target.reference.name)
-        refuse_withdrawn(s, row)
-        now = aliases.current(s, collection.id, target.alias).number
-        _expect(request, collection.name, target.alias, now)
-        serving = None if now is None else versions.by_number(s, project, collection.id, now).version
-        contains = {role: part[0] for role, part in graph.parts(s, row.id).items()}
-        manifest = parts.manifest(s, row.version.digest, row.body)
-        steps.append((collection, Moving(target.alias, row.version, manifest, serving, contains)))
-    results = _judge(s, parts, project, [m for _, m in steps], request, actor)
-    require_pass(results)
-    moving = [(c, m) for c, m in steps if m.serving is None or m.serving.number != m.version.number]
-    if not moving:
+    steps = evidence.steps(s, parts, project_id, project, request)
+    for step in steps:
+        serving = step.moving.serving
+        _expect(request, step.collection.name, step.moving.alias, None if serving is None else serving.number)
+    decision = decide(s, parts, project_id, project, steps, request, actor=actor, answers=answers)
+    if not decision.break_glass:
+        require_pass(decision.results)
+    goals = [
+        (step.collection, m.alias, m.version.number)
+        for step in steps
+        if (m := step.moving).serving is None or m.serving.number != m.version.number
+    ]
+    if not goals:
         _, revision = projects.find_project(s, project)
-        return Promotion(
-            "", project, revision, verb, from_micros(s.now()), actor, request.reason, request.ticket, (), tuple(results)
-        )
-    goals = [(c, m.alias, m.version.number) for c, m in moving]
+        at = from_micros(s.now())
+        return Promotion("", project, revision, verb, at, actor, request.reason, request.ticket, (), decision.results)
     return apply_moves(
         s,
         project_id,
@@ -90,7 +79,10 @@ def promote_in(
         verb=verb,
         reason=request.reason,
         ticket=request.ticket,
-        results=results,
+        results=decision.results,
+        policy=decision.policy if decision.protected else None,
+        approvals=decision.approvals,
+        break_glass=decision.break_glass,
     )
 
 
@@ -107,8 +99,12 @@ def apply_moves(
     results: Sequence[GateResult] = (),
     undoes: int | None = None,
     stacked: bool = True,
+    policy: Digest | None = None,
+    approvals: Sequence[str] = (),
+    break_glass: bool = False,
 ) -> Promotion:
-    """Count one revision, move the aliases, write the audit entry."""
+    """Count one revision, move the aliases, write the audit entry: the one door through which an alias moves."""
+    said = aliases.results_text(results)
     revision, at, promotion = projects.bump(
         s,
         project_id,
@@ -117,8 +113,11 @@ def apply_moves(
         verb=verb,
         reason=reason,
         ticket=ticket,
-        results=aliases.results_text(results),
+        results=said,
         undoes=undoes,
+        policy=policy,
+        approvals=approvals,
+        break_glass=break_glass,
     )
     moves: list[Move] = [
         aliases.move(s, c, alias, new, revision=revision, at=at, actor=actor, stacked=stacked)
@@ -138,21 +137,27 @@ def apply_moves(
         undoes=undone,
         moves=[{"name": m.name, "alias": m.alias, "move": m.number, "old": m.old, "new": m.new} for m in moves],
         results=[str(r) for r in results],
+        recorded=digest_of(said.encode()),
+        policy=policy,
+        approvals=list(approvals),
+        break_glass=break_glass,
     )
     return Promotion(
-        promotion, project, revision, verb, from_micros(at), actor, reason, ticket, tuple(moves), tuple(results), undone
+        promotion,
+        project,
+        revision,
+        verb,
+        from_micros(at),
+        actor,
+        reason,
+        ticket,
+        tuple(moves),
+        tuple(results),
+        undone,
+        policy=policy or "",
+        approvals=tuple(approvals),
+        break_glass=break_glass,
     )
-
-
-def _judge(
-    s: Session, parts: Parts, project: str, moving: Sequence[Moving], request: PromotionRequest, actor: str
-) -> list[GateResult]:
-    needed: list[Digest] = [c.digest for m in moving for c in m.manifest.components]
-    found: dict[Digest, Manifest | None] = dict.fromkeys(needed)
-    found.update(parts.manifests(s, needed))
-    candidate = Candidate(project, tuple(moving), found, actor, request.reason, request.ticket, from_micros(s.now()))
-    gates: list[Gate] = [plugins.load("gates", name)() for name in ALWAYS]
-    return [judge(gate, candidate) for gate in gates]
 
 
 def _expect(request: PromotionRequest, name: str, alias: str, now: int | None) -> None:
@@ -174,16 +179,3 @@ def _expect(request: PromotionRequest, name: str, alias: str, now: int | None) -
             expected=wanted or "",
             actual=actual,
         )
-
-
-def refuse_withdrawn(s: Session, row: VersionRow) -> None:
-    """Refuse a version that was withdrawn, or a bundle with such a part. Raises `Yanked`."""
-    if row.version.yanked_at is not None:
-        raise Yanked(f"{row.version} was withdrawn: {row.version.yank_reason}", field=str(row.version.reference))
-    for role, (name, number, withdrawn) in graph.parts(s, row.id).items():
-        if withdrawn:
-            raise Yanked(
-                f"the part {role!r} of {row.version}, {name}:v{number}, was withdrawn",
-                field=str(row.version.reference),
-                next_step="Log the bundle anew with another version of that part.",
-            )

@@ -1,50 +1,99 @@
 """Do the records say what the audit says? Every change wrote an audit entry: here each is held against the records.
 
-One pass over the audit, with a look-up for each entry and no more memory than one entry takes; then the counts must
-agree, so that nothing is there that no entry tells of. Free labels and lineage edges are not compared.
+One pass over the audit, with a look-up or two for each entry and little memory: counts, the newest version of each
+collection, the ids of keys. Then the counts must agree, so that nothing is there that no entry tells of. What no entry
+tells of is not compared: free labels, the Git commit and run of a version, and edges of lineage beyond those of its
+inputs.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from llmartifacts.errors import LlmartifactsError
-from llmartifacts.metadata import audit
+from llmartifacts.metadata import attestations, audit
 from llmartifacts.metadata.database import Row, Session
-from llmartifacts.records.digest import digest_from_bytes
+from llmartifacts.records.canonical import canonical_bytes
+from llmartifacts.records.digest import Digest, digest_bytes, digest_from_bytes, digest_of
 from llmartifacts.records.promotion import promotion_id
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.times import from_micros, to_text
+from llmartifacts.versioning import replay_signed
 
 _VERSION = (
-    "select v.digest, v.created_at, v.author, v.message, v.yanked_at, v.yank_reason from version v"
+    "select v.digest, v.created_at, v.author, v.message, v.yanked_at, v.yank_reason, v.id, c.latest from version v"
     " join collection c on c.id = v.collection_id join project p on p.id = c.project_id"
     " where p.name_key = :p and c.name_key = :c and v.number = :n"
 )
 _PROMOTION = (
-    "select x.at, x.actor, x.reason, x.ticket, x.undoes from promotion x join project p on p.id = x.project_id"
+    "select x.at, x.actor, x.reason, x.ticket, x.undoes, x.policy, x.break_glass, x.verb, x.approvals, x.results"
+    " from promotion x"
+    " join project p on p.id = x.project_id"
     " where p.name_key = :p and x.revision = :r"
 )
 _MOVE = (
-    "select m.old, m.new, m.revision from move m join collection c on c.id = m.collection_id"
+    "select m.old, m.new, m.revision, m.stacked from move m join collection c on c.id = m.collection_id"
     " join project p on p.id = c.project_id"
     " where p.name_key = :p and c.name_key = :c and m.alias = :a and m.number = :n"
 )
+_UNDONE = (
+    "select m.undone_by from move m join collection c on c.id = m.collection_id join project p on p.id = c.project_id"
+    " where p.name_key = :p and c.name_key = :c and m.alias = :a and m.revision = :undone"
+)
+_INPUT = "select 1 from edge e join version v on v.id = e.parent where e.child = :id and v.digest = :d"
+_RUN = (
+    "select x.name, x.author, x.status, x.error from run x join project p on p.id = x.project_id"
+    " where p.name_key = :p and x.id = :r"
+)
+_USED = (
+    "select 1 from run_version x join version v on v.id = x.version_id"
+    " where x.run_id = :r and x.relation = 'used' and v.digest = :d"
+)
+_POLICY = (
+    "select x.digest, x.body, x.author, x.message from policy x join project p on p.id = x.project_id"
+    " where p.name_key = :p and x.number = :n"
+)
+_REVIEW = (
+    "select x.reviewer, x.reason from review x join project p on p.id = x.project_id"
+    " where p.name_key = :p and x.revision = :r"
+)
 _COUNTS = {
+    "projects": "select count(*) from project",
+    "runs": "select count(*) from run",
     "versions": "select count(*) from version",
     "withdrawn versions": "select count(*) from version where yanked_at is not null",
     "promotions": "select count(*) from promotion",
     "moves": "select count(*) from move where alias <> 'latest'",
+    "policies": "select count(*) from policy",
+    "reviews": "select count(*) from review",
+    "signed statements and withdrawals": "select count(*) from attestation",
 }
 
 Event = Mapping[str, Any]
 
 
+@dataclass
+class _Told:
+    """What the audit told so far.
+
+    Attributes:
+        counts: How many of what.
+        latest: Keys of project and collection -> number of the version that was logged last.
+        keys: Ids of the trusted keys.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    latest: dict[tuple[str, str], int] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
+
+
 def disagreements(s: Session) -> Iterator[str]:
     """Where the records are not what the audit says, one readable line each."""
-    told: Counter[str] = Counter()
+    told = _Told()
     for number, entry, _ in audit.entries(s):
         try:
             event = audit.parsed(entry)
@@ -53,54 +102,152 @@ def disagreements(s: Session) -> Iterator[str]:
                 yield from look(s, event, told)
         except (AttributeError, KeyError, TypeError, ValueError, LlmartifactsError) as error:
             yield f"audit entry {number} cannot be read: {type(error).__name__}: {error}"
+    for (project, name), newest in told.latest.items():
+        row = s.row(_VERSION, {"p": project, "c": name, "n": newest})
+        if row is None or row[7] != newest:
+            yield f"{name}:latest is not v{newest}, and the audit tells that it was logged last"
+    try:
+        yield from replay_signed.keys_disagree(s, told.keys)
+    except LlmartifactsError as error:
+        yield error.message
     for what, sql in _COUNTS.items():
         row = s.row(sql)
-        if row is None or row[0] != told[what]:
-            yield f"there are {row[0] if row else 0} {what}, and the audit tells of {told[what]}"
+        if row is None or row[0] != told.counts[what]:
+            yield f"there are {row[0] if row else 0} {what}, and the audit tells of {told.counts[what]}"
 
 
-def _logged(s: Session, event: Event, told: Counter[str]) -> Iterator[str]:
+def _logged(s: Session, event: Event, told: _Told) -> Iterator[str]:
+    row, reference = _version(s, event), Reference.parse(event["subject"])
+    told.latest[event["project"].casefold(), reference.name.casefold()] = reference.number or 0
+    if row is not None:
+        for one in map(Reference.parse, event["body"]["inputs"]):
+            itself = (one.name, one.number, one.digest) == (reference.name, reference.number, event["body"]["digest"])
+            if not itself and (one.digest is None or not _is(s, _INPUT, id=row[6], d=one.digest)):
+                yield f"{event['subject']}: its input {one} is not recorded, and the audit tells of it"
     if not event["body"]["created"]:
         return
-    told["versions"] += 1
-    row = _version(s, event)
+    told.counts["versions"] += 1
     said = (event["body"]["digest"], event["at"], event["actor"], event["body"]["message"])
     stored = None if row is None else (digest_from_bytes(row[0]), to_text(from_micros(row[1])), row[2], row[3])
     yield from _compared(event["subject"], ("digest", "time", "author", "message"), said, stored)
 
 
-def _yanked(s: Session, event: Event, told: Counter[str]) -> Iterator[str]:
-    told["withdrawn versions"] += 1
+def _yanked(s: Session, event: Event, told: _Told) -> Iterator[str]:
+    told.counts["withdrawn versions"] += 1
     row = _version(s, event)
     stored = None if row is None else (row[4] is not None, row[5])
     yield from _compared(event["subject"], ("withdrawal", "reason"), (True, event["body"]["reason"]), stored)
 
 
-def _moved(s: Session, event: Event, told: Counter[str]) -> Iterator[str]:
-    told["promotions"] += 1
+def _moved(s: Session, event: Event, told: _Told) -> Iterator[str]:
+    told.counts["promotions"] += 1
     project, subject, body = event["project"], event["subject"], event["body"]
     revision = int(subject.rpartition("@r")[2])
     row = s.row(_PROMOTION, {"p": project.casefold(), "r": revision})
-    said = (event["at"], event["actor"], body["reason"], body["ticket"], body["undoes"])
+    asked = (body.get("policy"), bool(body.get("break_glass")), event["verb"], body.get("approvals", []))
+    said = (event["at"], event["actor"], body["reason"], body["ticket"], body["undoes"], *asked)
     stored = None
     if row is not None:
         undoes = "" if row[4] is None else promotion_id(project, row[4])
-        stored = (to_text(from_micros(row[0])), row[1], row[2], row[3], undoes)
-    yield from _compared(subject, ("time", "actor", "reason", "ticket", "undone promotion"), said, stored)
+        policy = None if row[5] is None else digest_from_bytes(row[5])
+        verb = "promote" if row[7] == "log" else row[7]
+        approvals = json.loads(row[8])
+        stored = (to_text(from_micros(row[0])), row[1], row[2], row[3], undoes, policy, bool(row[6]), verb, approvals)
+        if body.get("recorded", "") not in ("", digest_of(row[9].encode())):  # the first releases had none of these
+            yield f"{subject}: what the gates said is not what the audit says"
+    names = (
+        "time",
+        "actor",
+        "reason",
+        "ticket",
+        "undone promotion",
+        "policy",
+        "broken glass",
+        "verb",
+        "list of approvers",
+    )
+    yield from _compared(subject, names, said, stored)
     for move in body["moves"]:
-        told["moves"] += 1
+        told.counts["moves"] += 1
         where = {"p": project.casefold(), "c": move["name"].casefold(), "a": move["alias"], "n": move["move"]}
         label = f"move {move['move']} of {move['name']}:{move['alias']}"
-        goal = (move["old"], move["new"], revision)
-        yield from _compared(label, ("start", "goal", "revision"), goal, s.row(_MOVE, where))
+        goal = (move["old"], move["new"], revision, int(not body["undoes"]))
+        yield from _compared(label, ("start", "goal", "revision", "place in the stack"), goal, s.row(_MOVE, where))
+        if body["undoes"]:
+            undone = s.row(_UNDONE, where | {"undone": int(body["undoes"].rpartition("@r")[2])})
+            yield from _compared(f"what {label} undid", ("rollback",), (revision,), undone)
 
 
-_LOOK: Mapping[str, Callable[[Session, Event, Counter[str]], Iterator[str]]] = {
+def _policy(s: Session, event: Event, told: _Told) -> Iterator[str]:
+    told.counts["policies"] += 1
+    body = event["body"]
+    number = int(event["subject"].rpartition("@p")[2])
+    row = s.row(_POLICY, {"p": event["project"].casefold(), "n": number})
+    said = (body["digest"], canonical_bytes(body["body"]).decode(), event["actor"], body["message"])
+    stored = None if row is None else (digest_from_bytes(row[0]), *row[1:])
+    yield from _compared(f"policy {event['subject']}", ("digest", "content", "author", "message"), said, stored)
+
+
+def _reviewed(s: Session, event: Event, told: _Told) -> Iterator[str]:
+    told.counts["reviews"] += 1
+    revision = int(event["subject"].rpartition("@r")[2])
+    row = s.row(_REVIEW, {"p": event["project"].casefold(), "r": revision})
+    said = (event["actor"], event["body"]["reason"])
+    yield from _compared(f"review of {event['subject']}", ("reviewer", "reason"), said, row)
+
+
+def _signed(s: Session, event: Event, told: _Told) -> Iterator[str]:
+    told.counts["signed statements and withdrawals"] += 1
+    yield from _SIGNED[event["verb"]](s, event)
+
+
+def _key(s: Session, event: Event, told: _Told) -> Iterator[str]:
+    told.keys.add(event["subject"].removeprefix(attestations.key_subject("")))
+    return iter(())
+
+
+def _project(s: Session, event: Event, told: _Told) -> Iterator[str]:
+    told.counts["projects"] += 1
+    if s.row("select 1 from project where name = :p", {"p": event["subject"]}) is None:
+        yield f"the project {event['subject']} is missing, and the audit tells of it"
+
+
+def _ran(s: Session, event: Event, told: _Told) -> Iterator[str]:
+    run, body = event["subject"], event["body"]
+    row = s.row(_RUN, {"p": event["project"].casefold(), "r": run})
+    if body["status"] == "running":
+        told.counts["runs"] += 1
+        stored = None if row is None else row[:2]
+        yield from _compared(f"the run {run}", ("name", "author"), (body["name"], event["actor"]), stored)
+    elif body["status"] == "used":
+        digest = Reference.parse(body["used"]).digest
+        if digest is None or not _is(s, _USED, r=run, d=digest):
+            yield f"the run {run} used {body['used']}, which is not recorded"
+    else:
+        stored = None if row is None else row[2:]
+        yield from _compared(f"the run {run}", ("status", "error"), (body["status"], body["error"]), stored)
+
+
+_SIGNED: Mapping[str, Callable[[Session, Event], Iterator[str]]] = {
+    "approve": replay_signed.approved,
+    "attest": replay_signed.attested,
+    "withdraw": replay_signed.withdrawn,
+}
+_LOOK: Mapping[str, Callable[[Session, Event, _Told], Iterator[str]]] = {
     "log": _logged,
     "yank": _yanked,
     "promote": _moved,
     "rollback": _moved,
     "remove": _moved,
+    "policy": _policy,
+    "review": _reviewed,
+    "approve": _signed,
+    "attest": _signed,
+    "withdraw": _signed,
+    "key-trust": _key,
+    "key-rotate": _key,
+    "project": _project,
+    "run": _ran,
 }
 
 
@@ -108,6 +255,11 @@ def _version(s: Session, event: Event) -> Row | None:
     reference = Reference.parse(event["subject"])
     keys = {"p": event["project"].casefold(), "c": reference.name.casefold(), "n": reference.number}
     return s.row(_VERSION, keys)
+
+
+def _is(s: Session, sql: str, *, d: Digest, **values: Any) -> bool:
+    """Whether there is a row about a digest."""
+    return s.row(sql, {"d": digest_bytes(d), **values}) is not None
 
 
 def _compared(

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmartifacts.errors import Conflict, InvalidInput, NotFound, Refused
-from llmartifacts.metadata import aliases, projects, versions
+from llmartifacts.metadata import aliases, policies, projects, versions
 from llmartifacts.metadata.aliases import MoveRow
 from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.projects import CollectionRow
+from llmartifacts.records.policy import GateResult, Verdict
 from llmartifacts.records.promotion import Promotion, promotion_id
 from llmartifacts.records.reference import Reference
+from llmartifacts.versioning.evidence import refuse_withdrawn
+from llmartifacts.versioning.judge import is_protected
 from llmartifacts.versioning.parts import Parts
-from llmartifacts.versioning.promote import apply_moves, refuse_withdrawn
+from llmartifacts.versioning.promote import apply_moves
+
+SERVED = "served-before"
+"""Rule that lets a rollback pass without new evidence."""
 
 
 def rollback(
@@ -27,7 +33,7 @@ def rollback(
 ) -> Promotion:
     """Undo the newest promotion not yet undone of one alias, all that moved with it, or one promotion by id."""
     with parts.metadata.writing() as s:
-        project_id, _ = projects.find_project(s, project)
+        project_id, _ = projects.lock_project(s, project)
         if isinstance(target, str):
             undone = _promotion(s, project_id, project, target)
             return _undo(s, project_id, project, undone, reason=reason, actor=actor)
@@ -49,10 +55,18 @@ def rollback(
 def remove_alias(parts: Parts, project: str, reference: Reference, *, reason: str, actor: str) -> Promotion:
     """Remove an alias; its history stays, and a rollback brings it back."""
     with parts.metadata.writing() as s:
-        project_id, _ = projects.find_project(s, project)
+        project_id, _ = projects.lock_project(s, project)
         collection = projects.find_collection(s, project_id, reference.name)
         versions.find(s, project_id, project, reference)
-        goals = [(collection, reference.alias or "", None)]
+        alias = reference.alias or ""
+        record = policies.current(s, project_id, project)
+        if record is not None and is_protected(record, alias):
+            raise Refused(
+                f"{reference.name}:{alias} is protected by the policy {project}@p{record.number}, and is not removed",
+                field="reference",
+                next_step=f"Roll it back, or take {alias} out of the policy first.",
+            )
+        goals = [(collection, alias, None)]
         return apply_moves(s, project_id, project, goals, actor=actor, verb="remove", reason=reason)
 
 
@@ -108,6 +122,7 @@ def _undo(s: Session, project_id: int, project: str, moves: Sequence[MoveRow], *
         actor=actor,
         verb="rollback",
         reason=reason,
+        results=[_served_before(s, project_id, project, c, alias, goal) for c, alias, goal in goals],
         undoes=moves[0].revision,
         stacked=False,
     )
@@ -147,12 +162,33 @@ def _go_to(
         actor=actor,
         verb="rollback",
         reason=reason,
+        results=[_served_before(s, project_id, project, collection, alias, goal)],
         undoes=None if depth is None else stack[0].revision,
         stacked=depth is None,
     )
     if depth is not None:
         aliases.mark_undone(s, stack[: depth + 1], made.revision)
     return made
+
+
+def _served_before(
+    s: Session, project_id: int, project: str, collection: CollectionRow, alias: str, goal: int | None
+) -> GateResult:
+    """The record of why no new evidence was asked for: who put the goal there before, and what the gates said then."""
+    name = f"{collection.name}:{alias}"
+    if goal is None:
+        return GateResult(SERVED, SERVED, Verdict.PASS, f"{name} was not there before, and is removed")
+    version = f"{collection.name}:v{goal}"
+    before = aliases.putting(s, collection.id, alias, goal)
+    found = aliases.promotions(s, project_id, project, revision=before, limit=1) if before else []
+    if not found:
+        return GateResult(SERVED, SERVED, Verdict.PASS, f"{name} was {version} before", subject=version)
+    one = found[0]
+    told = f"{name} was {version} before: {one.id} by {one.actor}"
+    if one.break_glass:
+        seen = f"reviewed by {one.reviewed_by}" if one.reviewed_by else "not reviewed yet"
+        told += f", which broke the glass ({seen})"
+    return GateResult(SERVED, SERVED, Verdict.PASS, told, subject=version, evidence=(one.id, *one.approvals))
 
 
 def _check_goal(s: Session, project: str, collection: CollectionRow, number: int | None) -> None:

@@ -7,13 +7,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import llmartifacts as la
+from llmartifacts.signing import key_files
+from llmartifacts.signing.note import sign_checkpoint, verifier_key
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = ROOT / "examples"
-SCRIPTS = sorted(p.name for p in EXAMPLES.glob("[0-9][0-9]_*.py"))
+VERIFIER = EXAMPLES / "08_verify_audit.py"
+SCRIPTS = sorted(p.name for p in EXAMPLES.glob("[0-9][0-9]_*.py") if p != VERIFIER)
 SERVICE = EXAMPLES / "03_service_fastapi"
 
 # The last thing that a reader should see, so that an example which ends early is noticed.
@@ -24,6 +30,7 @@ ENDS = {
     "05_lineage_and_runs.py": "build-index, done: support-docs:v1 -> support-kb:v1",
     "06_your_own_kind.py": "prod has alias, digest, version",
     "07_update_an_index.py": "prod finds: help/401",
+    "10_approve_and_promote.py": "it has lapsed: prod of adder has moved since",
 }
 
 
@@ -115,6 +122,102 @@ def test_a_service_without_its_registry_says_what_is_missing_and_does_not_start(
         assert "nowhere" in done.stderr
         for component in ("prompt", "kb", "models"):
             assert component in done.stderr
+
+
+@pytest.fixture
+def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What an auditor is given, in files: an export, a signed checkpoint, a proof; returns the verifier key."""
+    run(EXAMPLES / "01_prompt_from_log_to_prod.py", cwd=tmp_path)
+    monkeypatch.setenv("LLMARTIFACTS_KEYS", str(tmp_path / "keys"))
+    key_files.create("auditor", "ada")
+    private = key_files.load("auditor").private.crypto()
+    with la.connect(tmp_path / "registry") as registry:
+        signed = sign_checkpoint(registry.backend.audit_checkpoint(), private)
+        proof = registry.backend.audit_inclusion(3, signed.checkpoint.size)
+        registry.tag("support-agent:v1", set={"newer": "than the checkpoint"})
+        (tmp_path / "audit.jsonl").write_bytes(b"".join(e + b"\n" for e in registry.backend.export_audit()))
+    note = signed.note.to_text()
+    (tmp_path / "audit.checkpoint").write_text(note, encoding="utf-8")
+    (tmp_path / "proof.json").write_text(json.dumps(proof.to_json(note)))
+    return str(signed.key)
+
+
+WHOLE = ("audit.jsonl", "audit.checkpoint")
+PROOF = ("--proof", "proof.json")
+
+
+def test_the_independent_verifier_is_short_and_has_nothing_of_the_package() -> None:
+    text = VERIFIER.read_text()
+    imported = {line.split()[1].partition(".")[0] for line in text.splitlines() if line.startswith(("import", "from"))}
+
+    assert imported == {"base64", "cryptography", "hashlib", "json", "pathlib", "sys"}
+    assert len(text.splitlines()) <= 50
+
+
+@pytest.mark.parametrize("arguments", [WHOLE, PROOF])
+def test_the_independent_verifier_verifies_what_nobody_altered(
+    arguments: tuple[str, ...], audited: str, tmp_path: Path
+) -> None:
+    done = run(VERIFIER, *arguments, audited, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("verified: as signed over ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file", "change"),
+    [
+        (WHOLE, "audit.jsonl", lambda text: text.replace('"verb":"promote"', '"verb":"log"', 1)),
+        (WHOLE, "audit.jsonl", lambda text: "".join(text.splitlines(True)[1:])),
+        (WHOLE, "audit.jsonl", lambda text: "".join(text.splitlines(True)[:-2])),
+        (WHOLE, "audit.jsonl", lambda text: text.splitlines(True)[0] + text),
+        (WHOLE, "audit.jsonl", lambda text: "".join(text.splitlines(True)[::-1])),
+        (WHOLE, "audit.jsonl", lambda text: "\ufeff" + text),
+        (WHOLE, "audit.jsonl", lambda text: text.replace("\n", "\r\n")),
+        (WHOLE, "audit.jsonl", lambda text: ""),
+        (WHOLE, "audit.checkpoint", lambda text: "\ufeff" + text),
+        (WHOLE, "audit.checkpoint", lambda text: text.replace("\n", "\r\n")),
+        (WHOLE, "audit.checkpoint", lambda text: text.rpartition("\n\n")[0] + "\n\n"),
+        (WHOLE, "audit.checkpoint", lambda text: text.partition("\n")[0]),
+        (WHOLE, "audit.checkpoint", lambda text: text.replace("\n", "\n1", 1)),
+        (WHOLE, "audit.checkpoint", lambda text: text.replace("— llmartifacts", "— somebody")),
+        (PROOF, "proof.json", lambda text: text.replace("promote", "log")),
+        (PROOF, "proof.json", lambda text: text.replace('"index": 3', '"index": 2')),
+        (PROOF, "proof.json", lambda text: text.replace('"path": ["', '"path": ["00')),
+        (PROOF, "proof.json", lambda text: text.replace('"path": [', '"path": [7, ')),
+        (PROOF, "proof.json", lambda text: text.replace('"entry"', '"old"')),
+        (PROOF, "proof.json", lambda text: text[:-1]),
+    ],
+)
+def test_the_independent_verifier_finds_tampering(
+    arguments: tuple[str, ...], file: str, change: Callable[[str], str], audited: str, tmp_path: Path
+) -> None:
+    before = (tmp_path / file).read_text(encoding="utf-8")
+    after = change(before)
+    assert after != before
+    (tmp_path / file).write_text(after, encoding="utf-8")
+    done = run(VERIFIER, *arguments, audited, cwd=tmp_path)
+
+    assert done.returncode != 0
+    assert "verified" not in done.stdout
+    assert "TAMPERED" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_independent_verifier_says_of_how_many_entries_it_speaks(audited: str, tmp_path: Path) -> None:
+    lines = (tmp_path / "audit.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "audit.jsonl").write_text("".join([*lines, lines[-1]]), encoding="utf-8")
+    done = run(VERIFIER, *WHOLE, audited, cwd=tmp_path)
+
+    assert done.stdout == f"verified: as signed over {len(lines) - 1} entries of {len(lines) + 1}\n"
+
+
+def test_the_independent_verifier_refuses_another_key(audited: str, tmp_path: Path) -> None:
+    other = verifier_key(audited.partition("+")[0], b"k" * 32)
+    done = run(VERIFIER, *WHOLE, str(other), cwd=tmp_path)
+
+    assert done.returncode != 0
+    assert "TAMPERED" in done.stderr
 
 
 def ask(port: int, method: str, path: str, value: object = None) -> tuple[int, dict[str, str], dict[str, object]]:

@@ -20,6 +20,7 @@ PROGRAM: Any = typer.main.get_command(build())
 DESIGNED = {
     *("demo", "init", "log", "ls", "show", "diff", "pull", "promote", "rollback", "history", "state", "yank"),
     *("alias", "tag", "lineage", "run", "lock", "install", "verify", "gc", "stats", "migrate", "project"),
+    *("eval", "dataset", "policy", "gate", "evidence", "approve", "key", "review", "audit"),
 }
 WIDTH = 80
 

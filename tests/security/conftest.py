@@ -102,6 +102,7 @@ def _exercise(registry: Any, backend: Any, tmp_path: Path) -> None:
         with pytest.raises(LlmartifactsError):
             denied()
     registry.promote(goal, to="prod", reason="fire", break_glass=True)
+    backend.review("default", registry.promotions()[0].id, reason="seen", actor="zoe")
     registry.remove_policy(message="over")
 
     key_files.create("ada", "ada")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,20 +12,22 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import llmartifacts as la
 from llmartifacts.cli.demo.knowledge import CORE, PASSAGE_CHARS, SYSTEM, Passage, read_passages
-from llmartifacts.cli.demo.measure import measure
 from llmartifacts.cli.demo.screen import Screen
 from llmartifacts.cli.demo.service import Answer, Service
 from llmartifacts.cli.output import FAINT, NAME, WARN, Column
 from llmartifacts.cli.plain import minute, version_text
 from llmartifacts.cli.promotion import why
 from llmartifacts.cli.starter import starter
+from llmartifacts.errors import GateRefused
+from llmartifacts.evals.evaluate import evaluate_logged
+from llmartifacts.evals.interval import plot_interval
 from llmartifacts.integrations.hashing import HashingEmbeddings
 from llmartifacts.packing import kind_named
 from llmartifacts.records.times import to_text
@@ -36,6 +39,19 @@ RECALL, FIRST = "recall@5", "hit@1"
 FAVOURITES = ("unpack-archive", "disk-space", "random-uuid", "get-logger", "median", "shuffle", "sample", "gcd")
 """Ids of questions that read well; of those that show the point, these are asked first."""
 SET = ("rag-answer:v1", "python-kb:v2", "python-models:v1")
+FIRST_SET = ("rag-answer:v1", "python-kb:v1", "python-models:v1")
+SUITE = "stdlib_retrieval.yaml"
+POLICY = """\
+    name: production
+    aliases:
+      prod:
+        reason: true
+        kinds:
+          vector_index:
+            - eval: {suite: stdlib-retrieval}
+            - lineage: {kinds: [files]}
+          "*": [compatibility]
+    """
 
 _COMPONENT = re.compile(r"(?<=;)(?=[^;]+=[^;]+:v)")
 
@@ -57,6 +73,7 @@ class Story:
         self.kept = kept
         self.embeddings = HashingEmbeddings(DIMENSION)
         self.recall: dict[str, float] = {}
+        self.found: dict[str, la.Report] = {}
         self.asked: list[str] = []
         self.first: list[Answer] = []
         self.wrong: list[Answer] = []
@@ -77,7 +94,10 @@ class Story:
             f"On this machine, without a network, an account or a language model. Everything lies in {self.folder}"
             + (", and stays there." if self.kept else ", which is removed at the end."),
         )
-        with la.init(self.folder / "registry", project="default") as self.registry:
+        with (
+            _variable("LLMARTIFACTS_CACHE", str(self.folder / "cache")),  # nothing of the user's own is touched
+            la.init(self.folder / "registry", project="default") as self.registry,
+        ):
             self.build_knowledge_bases()
             self.log_the_rest()
             self.compare()
@@ -85,6 +105,7 @@ class Story:
             self.serve()
             self.promote_by_mistake()
             self.roll_back()
+            self.protect()
             self.look_back()
         seconds = time.monotonic() - began
         self.end(seconds)
@@ -169,7 +190,7 @@ class Story:
         s.python(
             """
             registry.log_many([("rag-answer", la.Prompt.from_file(…)), …])
-            registry.log("python-questions", la.EvalDataset.from_jsonl(…))
+            registry.log("stdlib-questions", la.EvalDataset.from_jsonl(…))
             models = {"llm": la.ModelSpec(…), "embedder": …, "classifier": …}
             registry.log("python-models", la.Bundle(models=models, parameters=…))
             """
@@ -178,7 +199,7 @@ class Story:
         prompts = [(path.stem.replace("_", "-"), la.Prompt.from_file(path)) for path in templates]
         logged = self.registry.log_many(prompts, message="starter content")
         questions = la.EvalDataset.from_jsonl(starter("eval_suites") / "stdlib_questions.jsonl")
-        logged.append(self.registry.log("python-questions", questions, message="with the passages that answer them"))
+        logged.append(self.registry.log("stdlib-questions", questions, message="with the passages that answer them"))
         logged.append(self.registry.log("python-models", self._models(), message="first set of models"))
         s.table(
             [Column("version", NAME), Column("kind"), Column("what it is", shrinks=True)],
@@ -207,58 +228,66 @@ class Story:
         """Measure both indexes on the questions, and choose what the service will be asked."""
         s = self.screen
         s.step("Which index is better? Measure it")
-        dataset = self.registry.get("python-questions:v1")
-        questions = self.registry.resolve(dataset.pinned, la.EvalDataset)
+        questions = self.registry.resolve("stdlib-questions:v1", la.EvalDataset)
         s.say(
-            f"{len(questions)} questions that a Python developer asks, each with the passages that answer it. What is "
-            "found is logged too: a report names the digests of the index and of the questions that it measured."
+            f"{len(questions)} questions that a Python developer asks, each with the passages that answer it. A suite "
+            "names them, what is asked, how it is graded, and what must hold. What is found is logged too: a report "
+            "names the digests of the index, the questions and the suite."
         )
         s.python(
             """
-            scores = evaluate(found, expected, ["recall@5", "hit@1", "mrr@10"])
-            registry.log("kb-report", la.Report(…), inputs=["python-kb:v2", …])
+            la.evaluate(registry, "eval_suites/stdlib_retrieval.yaml",
+                        "python-kb:v2", baseline="python-kb:v1")
             """
         )
-        rows, found = [], []
+        rows = []
         for number in (1, 2):
-            target = self.registry.get(f"python-kb:v{number}")
-            index = self.registry.resolve(target.pinned, la.VectorIndex)
-            report = measure(index, questions, embeddings=self.embeddings, target=target, dataset=dataset)
-            version = self.registry.log("kb-report", report, inputs=[target.pinned, dataset.pinned])
-            recall, first = report.metric(RECALL), report.metric(FIRST)
-            self.recall[str(target)] = recall.value or 0.0
-            found.append(report)
-            interval = f"{recall.lower:.2f} to {recall.upper:.2f}"
-            rows.append([str(target), f"{recall.value:.3f}", interval, f"{first.value:.3f}", str(version)])
+            target = f"python-kb:v{number}"
+            baseline = f"python-kb:v{3 - number}"
+            with s.working(f"asking {target} and {baseline} {len(questions)} questions"):
+                found = evaluate_logged(self.registry, starter("eval_suites") / SUITE, target, baseline=baseline)
+            self.found[target] = found.report
+            recall, first = found.report.metric(RECALL), found.report.metric(FIRST)
+            self.recall[target] = recall.value or 0.0
+            by = recall.comparison
+            against = "" if by is None else f"{by.delta:+.2f}: {by.lower:+.2f} to {by.upper:+.2f}"
+            rows.append([target, f"{recall.value:.3f}", f"{first.value:.3f}", against])
         s.table(
             [
                 Column("index", NAME),
                 Column(RECALL, right=True),
-                Column("95 % interval", right=True),
                 Column(FIRST, right=True),
-                Column("report", NAME),
+                Column(f"{RECALL} against the other", right=True),
             ],
             rows,
         )
+        s.say(
+            "Each is a report now, stdlib-retrieval-report:v1 and v2. The interval is at 95 % on each side, by the "
+            "atom bound: it keeps its promise for every kind of score, where a bootstrap or a t test lets too many worse "
+            "candidates through."
+        )
         before, after = self.recall.values()
         s.check(f"python-kb:v2 finds more: {RECALL} {before:.3f} -> {after:.3f}", after > before)
-        self.asked = _choose({item.id: str(item.input) for item in questions}, *found)
+        self.asked = _choose({item.id: str(item.input) for item in questions}, *self.found.values())
 
     # --- 4
 
     def promote(self) -> None:
-        """Move `prod` of three components at once."""
+        """Move `prod` of three components at once, and then of the better index."""
         s = self.screen
         s.step("To production: three components, one transaction")
         s.say(
             "The alias prod moves for the prompt, the index and the models together, or for none of them; but first "
-            "the rules check that they fit: the index and the embedder, the prompt and what it is given."
+            "the rules check that they fit: the index and the embedder, the prompt and what it is given. Later the "
+            "better index follows by itself."
         )
-        s.python('registry.promote(["rag-answer:v1", "python-kb:v2", …], to="prod", …)')
-        s.shell("llmartifacts promote rag-answer:v1 python-kb:v2 python-models:v1 --to prod")
+        s.python('registry.promote(["rag-answer:v1", "python-kb:v1", …], to="prod", …)')
+        s.shell("llmartifacts promote rag-answer:v1 python-kb:v1 python-models:v1 --to prod")
+        s.shell("llmartifacts promote python-kb:v2 --to prod --reason 'finds more'")
         began = time.perf_counter()
-        self.registry.promote(SET, to="prod", reason="first release", ticket="DEMO-1")
+        self.registry.promote(FIRST_SET, to="prod", reason="first release", ticket="DEMO-1")
         took = time.perf_counter() - began
+        self.registry.promote("python-kb:v2", to="prod", reason="finds more", ticket="DEMO-2")
         serving = {str(entry.version) for entry in self.registry.state("prod").values()}
         s.check(f"moved in {took * 1000:.0f} ms; prod is {', '.join(sorted(serving))}", serving == set(SET))
 
@@ -372,6 +401,60 @@ class Story:
 
     # --- 8
 
+    def protect(self) -> None:
+        """A policy: the mistake is refused, the better index passes."""
+        s = self.screen
+        s.step("Not again: a policy, and gates that refuse")
+        s.say(
+            "A policy names the aliases that it protects, and what a version of each kind must show. From now on an "
+            "index needs a report on exactly its digest, against exactly what prod serves."
+        )
+        policy = self.folder / "policy.yaml"
+        policy.write_text(textwrap.dedent(POLICY), encoding="utf-8")
+        s.python(POLICY)
+        s.shell("llmartifacts policy set policy.yaml")
+        s.shell("llmartifacts promote python-kb:v1 --to prod --reason 'nightly build'")
+        self.registry.set_policy(policy, message="prod wants evidence")
+        refusal: GateRefused | None = None
+        try:
+            self.registry.promote("python-kb:v1", to="prod", reason="nightly build")
+        except GateRefused as error:
+            refusal = error
+        s.say("The nightly job tries the old index once more:")
+        self._gates("python-kb:v1")
+        self._interval("python-kb:v1")
+        s.check(
+            f"refused with verdict {refusal.verdict if refusal else 'none'}; prod is still python-kb:v2",
+            refusal is not None and refusal.verdict == "FAIL" and self.registry.get("python-kb:prod").number == 2,
+        )
+        s.say(
+            "Does the better one pass? Rolling back once more goes to the first release; that needs no new evidence, "
+            "since it was served before. From there:"
+        )
+        s.shell("llmartifacts rollback python-kb:prod --reason 'try the gate'")
+        s.shell("llmartifacts promote python-kb:v2 --to prod --reason 'finds more'")
+        self.registry.rollback("python-kb:prod", reason="try the gate")
+        self._gates("python-kb:v2")
+        self._interval("python-kb:v2")
+        made = self.registry.promote("python-kb:v2", to="prod", reason="finds more")
+        s.check(
+            f"passed and moved: {made.moves[0]}",
+            self.registry.get("python-kb:prod").number == 2 and all(r.verdict == "PASS" for r in made.results),
+        )
+
+    def _gates(self, target: str) -> None:
+        found = self.registry.gate(target, to="prod", reason="asked by the demo")
+        for r in found.results:
+            self.screen.quote(r.message, label=f"{r.verdict:<5}{r.rule}:", style="" if r.verdict == "PASS" else WARN)
+
+    def _interval(self, target: str) -> None:
+        by = self.found[target].metric(RECALL).comparison
+        if by is not None:
+            lines = plot_interval(by, width=min(self.screen.width, 100) - 4)
+            self.screen.tree(textwrap.indent(f"{RECALL} against what prod serves\n{lines}", "  "))
+
+    # --- 9
+
     def look_back(self) -> None:
         """History, the state at a time, lineage, and a full check of the registry."""
         s = self.screen
@@ -394,8 +477,9 @@ class Story:
             ],
         )
         s.check(
-            "every move is there: promoted, promoted by mistake, rolled back",
-            [(h.verb, h.new) for h in reversed(history)] == [("promote", 2), ("promote", 1), ("rollback", 2)],
+            "every move is there: promoted twice, once by mistake, rolled back twice, promoted through the gates",
+            [(h.verb[0], h.new) for h in reversed(history)]
+            == [("p", 1), ("p", 2), ("p", 1), ("r", 2), ("r", 1), ("p", 2)],
         )
         s.shell(f"llmartifacts state prod --at {to_text(self.wrong_at)}")
         then = self.registry.state("prod", at=self.wrong_at)
@@ -404,16 +488,16 @@ class Story:
             then["python-kb"].version.number == 1,
         )
         s.say("What the report on the better index was made from, and what came of the first documents:")
-        s.shell("llmartifacts lineage kb-report:v2")
-        up = self.registry.lineage("kb-report:v2", "up")
+        s.shell("llmartifacts lineage stdlib-retrieval-report:v2")
+        up = self.registry.lineage("stdlib-retrieval-report:v2", "up")
         s.tree(up.to_text())
         s.shell("llmartifacts lineage python-docs:v1 --down")
         down = self.registry.lineage("python-docs:v1", "down")
         s.tree(down.to_text())
         s.check(
             "the report leads back to index, documents and questions; the documents lead on to index and report",
-            {"python-kb:v2", "python-docs:v2", "python-questions:v1"} <= up.nodes.keys()
-            and {"python-kb:v1", "kb-report:v1"} <= down.nodes.keys(),
+            {"python-kb:v2", "python-docs:v2", "stdlib-questions:v1"} <= up.nodes.keys()
+            and {"python-kb:v1", "stdlib-retrieval-report:v1"} <= down.nodes.keys(),
         )
         verified = self.registry.verify(read_data=True)
         s.check(
@@ -421,7 +505,7 @@ class Story:
             verified.ok,
         )
 
-    # --- 9
+    # --- 10
 
     def end(self, seconds: float) -> None:
         """What to do now."""
@@ -442,6 +526,18 @@ class Story:
         )
         s.say(f"Templates, suites and examples to copy are in {starter('examples').parent}")
         s.say(f"This took {seconds:.0f} s; every line with ok was computed and checked.")
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def _as_files(passages: Sequence[Passage], modules: Sequence[str]) -> la.Files:

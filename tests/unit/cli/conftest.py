@@ -16,6 +16,7 @@ from llmartifacts.cli.command import Command
 from llmartifacts.cli.main import COMMANDS, main
 from llmartifacts.records.backend import Collected, Migrated, Stats, Verification
 from llmartifacts.records.diff import Diff
+from llmartifacts.records.policy import Decision, PolicyRecord
 from llmartifacts.records.promotion import Promotion, State
 from llmartifacts.records.version import Project, RunRecord, Version
 
@@ -37,7 +38,10 @@ class Ended:
 
 
 Cli = Callable[..., Ended]
-_RECORDS = (Version, Promotion, Diff, State, RunRecord, Project, Stats, Verification, Collected, Migrated)
+_RECORDS = (
+    *(Version, Promotion, Diff, State, RunRecord, Project, Stats, Verification, Collected, Migrated),
+    *(Decision, PolicyRecord),
+)
 RECORDS = {r.__name__: r for r in _RECORDS}
 
 

@@ -49,7 +49,7 @@ def test_init_copies_starter_content_or_makes_nothing(
     (tmp_path / "eval_suites").rmdir()
     copied = cli("init", "--starter", "--json").json["copied"]
     assert all((tmp_path / path).is_file() for path in copied)
-    assert {path.partition("/")[0] for path in copied} == {"templates", "eval_suites"}
+    assert {path.partition("/")[0] for path in copied} == {"templates", "eval_suites", "policies"}
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     told = cli("init", "--starter").out.partition("next: llmartifacts ")[2].split("\n")[0]

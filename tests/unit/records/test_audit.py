@@ -3,9 +3,12 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmartifacts.errors import InvalidManifest
-from llmartifacts.records.audit import SCHEMA, AuditEvent, leaf_hash
+from llmartifacts.records.audit import SCHEMA, AuditEvent, origin_of
+from llmartifacts.records.merkle import leaf_hash
 
 AT = datetime(2026, 3, 3, 9, 0, tzinfo=UTC)
 
@@ -40,6 +43,52 @@ def test_every_field_changes_the_entry():
         {"body": {}},
     ]
     assert len({event(**c).to_bytes() for c in [{}, *changes]}) == len(changes) + 1
+
+
+@given(
+    st.builds(
+        AuditEvent,
+        st.text(max_size=20),
+        st.datetimes(min_value=datetime(1970, 1, 2), timezones=st.just(UTC)),
+        *[st.text(max_size=20)] * 3,
+        st.dictionaries(st.text(max_size=5), st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=9)),
+    )
+)
+def test_an_entry_is_read_as_it_was_written_and_takes_one_line(written):
+    data = written.to_bytes()
+    assert b"\n" not in data
+    assert AuditEvent.from_bytes(data) == written
+    assert AuditEvent.from_bytes(data.decode()) == written
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": "llmartifacts/audit/2"},
+        {"at": "yesterday"},
+        {"at": 3},
+        {"actor": None},
+        {"body": []},
+        {"more": 1},
+        {"verb": ...},
+    ],
+)
+def test_what_no_release_writes_is_no_entry(change):
+    said = {**json.loads(event().to_bytes()), **change}
+    data = json.dumps({name: value for name, value in said.items() if value is not ...})
+    with pytest.raises(InvalidManifest) as raised:
+        AuditEvent.from_bytes(data, origin="entry 7")
+    assert raised.value.origin == "entry 7"
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"7", b"\xff", b'{"a":1,"a":2}'])
+def test_other_json_is_no_entry(data):
+    with pytest.raises(InvalidManifest):
+        AuditEvent.from_bytes(data)
+
+
+def test_a_registry_is_known_by_the_hash_of_its_first_entry():
+    assert origin_of(leaf_hash(b"")) == "llmartifacts/6e340b9cffb37a98"
 
 
 def test_a_body_that_is_no_json_cannot_be_recorded():

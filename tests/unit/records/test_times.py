@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmartifacts.errors import InvalidInput
-from llmartifacts.records.times import from_micros, parse_time, to_micros, to_text
+from llmartifacts.records.times import duration_text, from_micros, parse_duration, parse_time, to_micros, to_text
 
 TIMES = st.datetimes(timezones=st.just(UTC))
 
@@ -50,3 +50,33 @@ def test_what_is_no_time_is_refused_and_the_field_named(value):
         parse_time(value, field="at")
     assert caught.value.field == "at"
     assert "2026" in caught.value.hint()
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("90s", timedelta(seconds=90)),
+        ("90m", timedelta(minutes=90)),
+        ("12h", timedelta(hours=12)),
+        ("30d", timedelta(days=30)),
+        ("2w", timedelta(weeks=2)),
+        ("10000w", timedelta(weeks=10_000)),
+    ],
+)
+def test_a_length_of_time_is_a_number_and_a_unit(text, length):
+    assert parse_duration(text) == length
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0d", "-1d", "1", "d", "1.5h", "1 d", "1D", "1d\n", "10001w", "99999999w", "٣d", 3, None, True]
+)
+def test_what_is_no_length_of_time_is_refused(text):
+    with pytest.raises(InvalidInput, match="is no length of time"):
+        parse_duration(text)
+
+
+def test_a_length_of_time_is_told_in_its_largest_unit():
+    assert duration_text(timedelta(days=3, hours=23)) == "3 days"
+    assert duration_text(timedelta(hours=1, minutes=59)) == "1 hour"
+    assert duration_text(timedelta(minutes=2)) == "2 minutes"
+    assert duration_text(timedelta(seconds=59)) == "less than a minute"

@@ -72,7 +72,7 @@ def backend(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[EmbeddedBackend]:
     """The verbs over each database: the SQL is one text, and both take it."""
-    monkeypatch.setattr("llmartifacts.versioning.promote.ALWAYS", ())
+    monkeypatch.setattr("llmartifacts.versioning.judge.ALWAYS", ())
     made = EmbeddedBackend.create(tmp_path / "registry", actor="ann")
     if request.param == "postgresql":
         location = made.location

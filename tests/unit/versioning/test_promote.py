@@ -104,8 +104,8 @@ def test_any_verdict_but_pass_refuses_and_nothing_moves(
     two: Any, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Says(verdict)
-    monkeypatch.setattr("llmartifacts.versioning.promote.ALWAYS", ("says",))
-    monkeypatch.setattr("llmartifacts.versioning.promote.plugins.load", lambda socket, name: lambda: gate)
+    monkeypatch.setattr("llmartifacts.versioning.judge.ALWAYS", ("says",))
+    monkeypatch.setattr("llmartifacts.versioning.judge.plugins.load", lambda socket, name: lambda: gate)
     with pytest.raises(GateRefused) as caught:
         two.promote("a:v1")
     assert caught.value.verdict == verdict
@@ -119,8 +119,8 @@ def test_any_verdict_but_pass_refuses_and_nothing_moves(
 def test_a_gate_sees_what_moves_and_what_is_served(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     two.promote("a:v1")
     gate = Says(Verdict.PASS)
-    monkeypatch.setattr("llmartifacts.versioning.promote.ALWAYS", ("says",))
-    monkeypatch.setattr("llmartifacts.versioning.promote.plugins.load", lambda socket, name: lambda: gate)
+    monkeypatch.setattr("llmartifacts.versioning.judge.ALWAYS", ("says",))
+    monkeypatch.setattr("llmartifacts.versioning.judge.plugins.load", lambda socket, name: lambda: gate)
     made = two.promote("a:v2", reason="why", ticket="T-1")
     moving = gate.seen[0].moving[0]
     assert (moving.version.number, moving.serving and moving.serving.number) == (2, 1)
