@@ -71,11 +71,13 @@ def test_the_account_is_readable_in_eighty_columns_and_the_registry_can_be_kept(
     assert "\x1b" not in done.stdout
     too_wide = [line for line in done.stdout.splitlines() if len(line) > 80 and str(tmp_path) not in line]
     assert not too_wide
-    for line in ("registry.promote(", "llmartifacts rollback python-kb:prod", "kb-report:v2 (report)"):
+    for line in ("registry.promote(", "llmartifacts rollback python-kb:prod", "stdlib-retrieval-report:v2 (report)"):
         assert line in done.stdout
     with la.connect(tmp_path / "story" / "registry") as registry:
         assert registry.get("python-kb:prod").number == 2
-        assert [entry.verb for entry in registry.history("python-kb:prod")] == ["rollback", "promote", "promote"]
+        assert [entry.verb for entry in registry.history("python-kb:prod")] == [
+            *("promote", "rollback", "rollback", "promote", "promote", "promote"),
+        ]
         assert registry.verify(read_data=True).ok
     looked = [line.split("$ llmartifacts ")[1] for line in done.stdout.splitlines() if "$ llmartifacts " in line]
     looked = [line for line in looked if line.split()[0] in ("history", "state", "lineage")]
@@ -89,7 +91,7 @@ def test_the_account_is_readable_in_eighty_columns_and_the_registry_can_be_kept(
         assert said.stdout.strip()
         if line.startswith("history"):
             shown = re.findall(r"^   ((?:promotion|default@r\d).*)$", done.stdout, re.MULTILINE)
-            assert len(shown) == 4
+            assert len(shown) == 7
             for told, printed in zip(shown, said.stdout.splitlines(), strict=True):
                 assert printed.startswith(told)
         if line.startswith("state"):

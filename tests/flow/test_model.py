@@ -75,6 +75,7 @@ class Model:
         for (name, alias), number in goals.items():
             self.require(name, number)
             self.refuse_withdrawn({(name, alias): number})
+        for name, alias in goals:
             if name in expect and expect[name] != self.serves.get((name, alias)):
                 raise AliasMoved("")
         self.move({key: goal for key, goal in goals.items() if self.serves.get(key) != goal})
