@@ -263,8 +263,8 @@ class Story:
         )
         s.say(
             "Each is a report now, stdlib-retrieval-report:v1 and v2. The interval is at 95 % on each side, by the "
-            "atom bound: it keeps its promise for every kind of score, where a bootstrap or a t test lets too many worse "
-            "candidates through."
+            "atom bound: it keeps its promise for every kind of score, where a bootstrap or a t test lets too many "
+            "worse candidates through."
         )
         before, after = self.recall.values()
         s.check(f"python-kb:v2 finds more: {RECALL} {before:.3f} -> {after:.3f}", after > before)
