@@ -1,23 +1,27 @@
 # From a clean checkout, with only Python (>= 3.11) and make:
 #   make demo    the main job on real input, under a minute
-#   make test    every test
+#   make test    the tests, in less than ten minutes on two cores
+#   make matrix  those that are many slow cases of one thing
 #   make check   ruff, mypy, import-linter, file cap
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test fast check format bench clean
+.PHONY: demo test matrix fast check format bench clean
 
 demo: $(READY)
 	$(BIN)/llmartifacts demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not matrix"
+
+matrix: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m matrix
 
 # The tests that take a moment each; for use while writing.
 fast: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not matrix"
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -272,6 +272,7 @@ LINES = "x\ntouch pwned\nversion=evil:v1\nverdict=PASS\n::error::forged"
 OPTION = "--help"
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("value", [SHELL, LINES, OPTION])
 def test_a_hostile_message_and_reason_are_kept_as_they_are(value: str, run: Run, tmp_path: Path, github: Any) -> None:
     job = run(message=value, reason=value)
@@ -292,6 +293,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("field", "value"), HOSTILE)
 def test_a_hostile_input_stays_text_wherever_it_is_given(
     field: str, value: str, run: Run, tmp_path: Path, github: Any

@@ -104,6 +104,7 @@ def test_a_hundred_thousand_entries_are_proven_to_be_those_that_were_signed(big:
     assert big.backend.audit_consistency(EARLY, MANY).holds(big.kept[0][1], big.kept[1][1])
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("sql", "first", "expected"),
     [
@@ -148,6 +149,7 @@ def rewritten(events: list[AuditEvent]) -> Events:
     return [events[0], *(replace(event, actor="nobody") for event in events[1:])]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("change", "proven", "expected"),
     [
