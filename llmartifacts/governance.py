@@ -55,7 +55,7 @@ class Governance:
             NotFound: A version does not exist.
         """
         project, request = promotion_request(
-            references, to, self.project, reason=reason, ticket=ticket, break_glass=break_glass
+            references, to, self.project, reason=reason, ticket=ticket, break_glass=break_glass, verb="gate"
         )
         return self.backend.gate(project, request, actor=self.actor)
 

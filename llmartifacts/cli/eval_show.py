@@ -56,6 +56,8 @@ def show_evaluation(out: Output, made: Evaluation) -> None:
     )
     if made.uncompared:
         out.line((f"not compared: {made.uncompared}", FAINT))
+    if not made.rulings:
+        out.line(("no thresholds: nothing was judged, and a gate that asks for this suite lets nothing pass", WARN))
     for ruling in made.rulings:
         out.line(_verdict(ruling.verdict), f"  {ruling.metric}, {ruling.rule}: {ruling.message}")
         if ruling.next_step:
@@ -63,8 +65,8 @@ def show_evaluation(out: Output, made: Evaluation) -> None:
     _show_items(out, made)
     for remark in made.remarks:
         out.line((f"note: {remark}", WARN))
-    known = f", {made.reused} known already" if made.reused else ""
-    out.line((f"{made.asked} outputs made{known}", FAINT))
+    known = f", {made.reused:,} known already" if made.reused else ""
+    out.line((f"{counted(made.asked, 'output')} made{known}", FAINT))
     if made.version is not None:
         out.line("logged ", (str(made.version), NAME), (f"  suite {made.suite_version}", FAINT))
     else:
@@ -102,7 +104,8 @@ def _show_items(out: Output, made: Evaluation) -> None:
         indent=2,
     )
     if made.version is not None:
-        out.line((f"  all of them: llmartifacts eval compare {made.baseline} {made.target}", FAINT))
+        compare = f"llmartifacts eval compare {made.baseline} {made.target}"
+        out.line((f"  all of them, once {made.baseline} has a report of its own too: {compare}", FAINT))
 
 
 def show_comparison(out: Output, found: ReportComparison, limit: int) -> None:

@@ -77,7 +77,8 @@ def tell(error: LlmartifactsError, out: Output, *, usage: tuple[str, str] = ("",
     for name, value in _particulars(error):
         _tell_particular(name, value, out, on_err)
     if error.hint():
-        out.line(("  hint: ", "bold"), error.hint(), error=on_err)
+        for number, step in enumerate(error.hint().split("\n")):
+            out.line(("        " if number else "  hint: ", "bold"), step, error=on_err)
     for name, line in zip(("usage", "example"), usage, strict=True):
         if line:
             out.line((f"  {name}: ", FAINT), line, error=on_err)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,7 +93,10 @@ def show_decision(out: Output, found: Decision) -> None:
             (found.verdict.value, WARN), ": it moves all the same: the glass is broken, and somebody must review it"
         )
     else:
-        out.line((found.verdict.value, STYLES[found.verdict]), f": it may not move, {counted(denied, 'rule')} denied")
+        kinds = Counter(r.verdict.value for r in found.denied)
+        of = "" if len(kinds) == 1 else f" ({', '.join(f'{n} {v}' for v, n in kinds.most_common())})"
+        told = f": it may not move, {counted(denied, 'rule')} denied{of}"
+        out.line((found.verdict.value, STYLES[found.verdict]), told)
 
 
 def show_results(out: Output, results: tuple[GateResult, ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +12,12 @@ from llmartifacts.cli.command import GOVERN, CommandGroup, command
 from llmartifacts.cli.context import Session
 from llmartifacts.cli.output import FAINT, GOOD, NAME, WARN, Column
 from llmartifacts.cli.plain import minute
-from llmartifacts.errors import NotFound
+from llmartifacts.errors import LlmartifactsError, NotFound
 from llmartifacts.records.digest import short
+
+if TYPE_CHECKING:
+    from llmartifacts.records.policy import PolicyRecord
+    from llmartifacts.registry import Registry
 
 PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help="YAML; see policies/ of the starter content.")]
 
@@ -35,6 +39,7 @@ def set_(
         except NotFound:  # a project that nobody logged to yet
             before = None
         made = registry.set_policy(existing([file], field="FILE")[0], message=message)
+        missing = _missing_suites(registry, made)
     out = session.out
 
     def text() -> None:
@@ -43,8 +48,24 @@ def set_(
             return
         out.line((f"{made.project}@p{made.number}", NAME), f"  {made.body['name']}  ", (short(made.digest), FAINT))
         out.line(("holds now", GOOD), f", and protects {', '.join(sorted(made.body['aliases']))}")
+        for suite in missing:
+            out.line(
+                ("note: ", WARN),
+                f"the suite {suite} is not logged yet, and nothing that asks for it passes until it is",
+            )
 
     out.result(made, text)
+
+
+def _missing_suites(registry: Registry, record: PolicyRecord) -> list[str]:
+    """Suites that a policy names, and that are not there."""
+    from llmartifacts.gates.policy import Policy, within
+
+    policy = Policy.of(record.body)
+    gates = (g for rules in policy.body.aliases for many in policy.gates_of(rules) for g in within(many))
+    names = dict.fromkeys(name for gate in gates for name in getattr(gate, "suites", ()))
+    items = registry.read(list(names)).items if names else ()
+    return [name for name, item in zip(names, items, strict=True) if isinstance(item, LlmartifactsError)]
 
 
 @command("show", examples=("policy show", "policy show --number 2"), shape="PolicyRecord")

@@ -11,12 +11,13 @@ from llmartifacts.cli.arguments import ReferenceArgument
 from llmartifacts.cli.command import command
 from llmartifacts.cli.context import Session
 from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME
+from llmartifacts.records.wording import counted
 
 
 @command(
     "probes",
     examples=("eval probes kb:v5", "eval probes kb:v5 --embeddings my_app.models:embeddings"),
-    shape='{"target", "report", "probes", "right", "verdict", "failed": [{"id", "error"}]}',
+    shape='{"target", "report", "probes", "right", "texts", "verdict", "failed": [{"id", "error"}]}',
 )
 def probes(
     session: Session,
@@ -30,32 +31,32 @@ def probes(
     ] = True,
 ) -> None:
     """Open an index and ask its probe queries; exit code 1 if one finds something else than when it was logged."""
-    from llmartifacts.evals.importing import imported
     from llmartifacts.evals.probing import METRIC, run_probes
 
-    embedder = None if embeddings is None else imported(embeddings, field="--embeddings")
     with session.open() as registry, session.out.working(f"opening {ref}"):
-        made = embedder() if isinstance(embedder, type) else embedder
-        report, logged = run_probes(registry, ref, embeddings=made, log=log)
-    failed = [{"id": item.id, "error": item.error} for item in report.items if item.scores[METRIC] != 1]
-    right, target = len(report.items) - len(failed), next(iter(report.targets))
+        found = run_probes(registry, ref, embeddings=embeddings, log=log)
+    items = found.report.items
+    failed = [{"id": item.id, "error": item.error} for item in items if item.scores[METRIC] != 1]
     out = session.out
+    verdict = "FAIL" if failed else "PASS"
     data = {
-        "target": target,
-        "report": None if logged is None else str(logged),
-        "probes": len(report.items),
-        "right": right,
-        "verdict": "FAIL" if failed else "PASS",
+        "target": found.target,
+        "report": found.version,
+        "probes": len(items),
+        "right": len(items) - len(failed),
+        "texts": found.texts,
+        "verdict": verdict,
         "failed": failed,
     }
 
     def text() -> None:
-        style = BAD if failed else GOOD
-        out.line((target, NAME), ": ", (f"{right} of {len(report.items)} probes came out right", style))
+        told = f"{len(items) - len(failed)} of {counted(len(items), 'query probe')} came out right"
+        texts = f", and {counted(found.texts, 'text probe')} embedded as before" if found.texts and not failed else ""
+        out.line((str(found.target), NAME), ": ", (told + texts, BAD if failed else GOOD))
         for why in dict.fromkeys(item["error"] for item in failed):
             out.line("  ", why)
-        if logged is not None:
-            out.line((f"recorded as {logged}", FAINT))
+        out.line((f"logged {found.version}" if found.version is not None else "not logged", FAINT))
+        out.line((verdict, f"bold {BAD if failed else GOOD}"))
 
     out.result(data, text)
     if failed:

@@ -99,6 +99,8 @@ def _show_promotion(out: Output, made: Promotion) -> None:
     if made.break_glass:
         seen = f"reviewed by {made.reviewed_by}" if made.reviewed_by else "not reviewed yet"
         out.line(("  broke the glass", WARN), f", {seen}")
+        if not made.reviewed_by:
+            out.line((f"  somebody else says that they looked: llmartifacts review {made.id} --reason …", FAINT))
 
 
 @command(

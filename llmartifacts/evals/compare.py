@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from llmartifacts.records.names import DEFAULT_PROJECT
 from llmartifacts.records.policy import Verdict
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.version import Found, Version
+from llmartifacts.records.wording import counted
 from llmartifacts.registry import Registry
 
 TIMED = "latency"
@@ -122,6 +123,10 @@ def compare_reports(registry: Registry, before: str | Reference, after: str | Re
     a, b = pair
     reports = cast(Report, registry.load(a.manifest)), cast(Report, registry.load(b.manifest))
     suite, dataset, remarks = _about(registry, b.version, reports[1])
+    missing = _missing(reports[0], suite)
+    if missing:
+        told = counted(len(missing), "item")
+        remarks.append(f"{a.version} has no answer to {told}, left out of the comparison")
     clusters = None
     if suite is not None and suite.cluster is not None and dataset is not None:
         clusters = clusters_of(dataset, suite.cluster)
@@ -131,7 +136,7 @@ def compare_reports(registry: Registry, before: str | Reference, after: str | Re
         (", ".join(reports[0].targets), ", ".join(reports[1].targets)),
         reports[1].suite,
         str(reports[1].dataset),
-        tuple(_metrics(reports, suite, clusters)),
+        tuple(_metrics(reports, suite, clusters, missing)),
         *_items(reports, dataset, suite),
         tuple(remarks),
     )
@@ -220,7 +225,10 @@ def _about(
 
 
 def _metrics(
-    reports: tuple[Report, Report], suite: EvalSuite | None, clusters: Mapping[str, str] | None
+    reports: tuple[Report, Report],
+    suite: EvalSuite | None,
+    clusters: Mapping[str, str] | None,
+    missing: Collection[str],
 ) -> list[MetricComparison]:
     thresholds = suite.thresholds if suite is not None else {}
     together = max(1, sum(t.margin is not None for t in thresholds.values()))
@@ -228,6 +236,7 @@ def _metrics(
     for metric in reports[1].metrics:
         other = reports[0].metric(metric.name)
         before, after = (_scores(report, metric.name) for report in reports)
+        before = {item: score for item, score in before.items() if item not in missing}
         found = compared(after, before, (metric.lo, metric.hi), metric.higher_is_better, together, clusters)
         limits = thresholds.get(metric.name)
         margin = limits.margin if limits is not None and limits.margin is not None else None
@@ -250,6 +259,18 @@ def _metrics(
             )
         )
     return made
+
+
+def _missing(report: Report, suite: EvalSuite | None) -> set[str]:
+    """Items that count as the worst score for want of an answer: no measure of what one is compared with."""
+    if suite is None or suite.on_error != "worst":
+        return set()
+    missing = set()
+    for item in report.items:
+        many = item.output if suite.repeats > 1 and isinstance(item.output, list) else [item.output]
+        if item.error and None in many:
+            missing.add(item.id)
+    return missing
 
 
 def _scores(report: Report, metric: str) -> dict[str, float]:

@@ -8,7 +8,7 @@ Outputs come from a cache where the same target was asked the same before; see `
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ from llmartifacts.evals.outputs import OutputCaches
 from llmartifacts.evals.plan import Plan, Side, at_home, plan_of
 from llmartifacts.evals.runner import Answers, Conditions, ask
 from llmartifacts.evals.scorers.base import Answer, Scorer
-from llmartifacts.evals.scoring import Graded, errors_of, grade, outputs_of
+from llmartifacts.evals.scoring import Graded, errors_of, grade, only_of_baseline, outputs_of
 from llmartifacts.evals.verdicts import Ruling, rule_all, worst
 from llmartifacts.kinds.eval_dataset.value import EvalDataset
 from llmartifacts.kinds.eval_suite import EvalSuite
@@ -31,6 +31,7 @@ from llmartifacts.records.policy import Verdict
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.times import to_text
 from llmartifacts.records.version import Version
+from llmartifacts.records.wording import counted
 from llmartifacts.registry import Registry
 
 Progress = Callable[[str, int, int], None]
@@ -107,7 +108,8 @@ def evaluate(
             under its own name.
         target: What to evaluate; by default what the suite says. Without a selector, its latest version.
         baseline: What to compare with: an alias of the target's own collection, or a reference; `none` for nothing. By
-            default what the suite says. An alias that does not exist yet is no error: a first version has no baseline.
+            default what the suite says. An alias that does not exist yet is no error, for a first version has no
+            baseline; unless it is given here and one like it does exist.
         outputs: How outputs are made, instead of what the suite says: a function `f(value, item)`, a factory
             `f(value)`, a LangChain Runnable, a mapping item id -> output, or the path of a JSON Lines file of recorded
             outputs. See `evals.targets`. Outputs of a mapping or a file are those of the target only.
@@ -210,7 +212,7 @@ def _evaluated(
         plan.compared_with,
         tuple(rule_all(report, plan.suite.thresholds, uncompared=allowed)),
         plan.uncompared,
-        tuple(caches.remarks()),
+        (*plan.remarks, *plan.target.maker.remarks, *run.remarks, *caches.remarks()),
         run.asked,
         run.reused,
         plan.items,
@@ -242,15 +244,23 @@ class _Run:
         self.caches, self.progress = caches, progress
         self.asked = self.reused = 0
         self.before: Mapping[str, Mapping[str, float]] = {}
+        self.remarks: list[str] = []
+        """What somebody should know besides."""
 
     def report(self, started: datetime) -> Report:
         plan, suite = self.plan, self.plan.suite
         clusters = clusters_of(plan.items, suite.cluster) if suite.cluster is not None else None
         answers = self._answers(plan.target)
         other = self._answers(plan.baseline) if plan.baseline is not None else self._recorded_before()
-        graded = self._graded(plan.target.version, answers, other)
+        if self.reused and any(entry["type"] == "latency" for entry in suite.scorers):
+            told = f"{counted(self.reused, 'time')} of the latency were taken in earlier runs"
+            self.remarks.append(f"{told}; --no-cache measures all of them now")
+        graded = self._graded(plan.target.version, answers, other, suite.on_error)
         before = self._graded_before(other)
         self.before = {name: found.values for name, found in (before or {}).items()}
+        if before is not None:
+            held = [name for name in graded if name in suite.thresholds]
+            graded |= {name: only_of_baseline(graded[name], before[name], name) for name in held}
         metrics = metrics_of(suite, graded, before, clusters)
         items = [
             ItemScore(
@@ -308,7 +318,7 @@ class _Run:
 
     # --- scores
 
-    def _graded(self, version: Version, answers: Answers, other: Answers | None) -> dict[str, Graded]:
+    def _graded(self, version: Version, answers: Answers, other: Answers | None, on_error: str) -> dict[str, Graded]:
         plan = self.plan
         gradings = [
             grading_of(
@@ -324,16 +334,22 @@ class _Run:
             for scorer in self.scorers
         ]
         suite = plan.suite
-        return grade(gradings, plan.items, answers, repeats=suite.repeats, on_error=suite.on_error, baseline=other)
+        return grade(gradings, plan.items, answers, repeats=suite.repeats, on_error=on_error, baseline=other)
 
     def _graded_before(self, other: Answers | None) -> Mapping[str, Graded] | None:
         """The baseline's scores: those of its own report, where the outputs come from there."""
-        earlier = self.plan.earlier
-        if earlier is not None:
-            return {name: _graded_in(earlier, name) for name in self.plan.suite.metrics}
-        if other is None or self.plan.baseline is None:
+        earlier, suite = self.plan.earlier, self.plan.suite
+        if other is None:
             return None
-        return self._graded(self.plan.baseline.version, other, None)
+        missing = {item for (item, _), answer in other.items() if answer.error} if suite.on_error == "worst" else set()
+        if missing:
+            told = f"the baseline did not answer {counted(len(missing), 'item')}, left out of the comparison"
+            self.remarks.append(told)
+        if earlier is not None:
+            return {name: _graded_in(earlier, name, missing) for name in suite.metrics}
+        if self.plan.baseline is None:
+            return None
+        return self._graded(self.plan.baseline.version, other, None, "skip" if suite.on_error == "worst" else "error")
 
     # --- about it
 
@@ -350,9 +366,16 @@ class _Run:
         return {**current_environment(*sorted(packages)), "outputs": told[:_MAX_TOLD]}
 
 
-def _graded_in(report: Report, metric: str) -> Graded:
-    scores = {item.id: item.scores.get(metric) for item in report.items}
-    return Graded(scores, {item.id: item.error for item in report.items if item.error and scores[item.id] is None})
+def _graded_in(report: Report, metric: str, missing: Collection[str]) -> Graded:
+    scores = {item.id: None if item.id in missing else item.scores.get(metric) for item in report.items}
+    return Graded(
+        scores,
+        {
+            item.id: item.error
+            for item in report.items
+            if item.error and scores[item.id] is None and item.id not in missing
+        },
+    )
 
 
 def _nth(output: Any, repeat: int) -> Any:

@@ -123,6 +123,7 @@ class _Slow:
     packages: Sequence[str] = ()
     takes_seed = True
     batch = 1
+    remarks: Sequence[str] = ()
 
     def __init__(self, scorer: Scorer, answers: Answers, baseline: Answers | None) -> None:
         self._scorer, self._answers, self._baseline = scorer, answers, baseline

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import os
 import sys
+import sysconfig
 import typing
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +20,11 @@ from types import ModuleType
 from typing import Any
 
 from llmartifacts.errors import InvalidInput, NotFound
+from llmartifacts.records.canonical import canonical_bytes
 from llmartifacts.records.names import near_names
 
 _MOST = 1000
-"""Parts of a chain that are looked at."""
+"""Parts of a chain, or modules of an application, that are looked at."""
 _NOTED = "__llmartifacts_source__"
 _FORM = "Write package.module:name, such as my_app.chains:answer."
 
@@ -89,7 +92,54 @@ def source_of(thing: Any) -> str:
     the source as it was when it was first asked for: a file that was edited since is not what runs here, until it is
     loaded again.
     """
-    module = module_of(thing)
+    return _source(module_of(thing))
+
+
+def source_behind(dotted: str, thing: Any) -> str:
+    """SHA-256 of all the code of an application that an object named `package.module:object` may run, as hex.
+
+    That is the named module, whatever defines the object (a chain that is put together in a module is an object of a
+    class of LangChain's, and the module is what makes it this chain), and the modules of the application that these
+    import, and those that those import. Of an installed package only the module of the object itself counts; what is
+    imported only when a function is called is not in it.
+
+    Args:
+        dotted: The name; its module is imported already.
+        thing: The object.
+
+    Returns:
+        64 hex digits; empty if the source of the named module or of the object's own cannot be read.
+    """
+    named, own = sys.modules.get(dotted.partition(":")[0]), module_of(thing)
+    if named is None or not (_source(named) and (own is None or _source(own) or own.__name__ == "builtins")):
+        return ""
+    found: dict[str, str] = {}
+    waiting = [named] if own is None else [named, own]
+    while waiting and len(found) < _MOST:
+        module = waiting.pop()
+        if module.__name__ not in found:
+            found[module.__name__] = _source(module)
+            if _is_local(module):
+                waiting += _local_modules(module)
+    return hashlib.sha256(canonical_bytes(found)).hexdigest()
+
+
+def _local_modules(module: ModuleType) -> list[ModuleType]:
+    """Modules of the application that a module uses: imported whole, or a function, a class or an object of them."""
+    used = [v if isinstance(v, ModuleType) else module_of(v) for v in list(vars(module).values())]
+    return [one for one in used if one is not None and _is_local(one)]
+
+
+def _is_local(module: ModuleType) -> bool:
+    """Whether it is of an application, and not installed; of this package, the version counts."""
+    file = getattr(module, "__file__", None)
+    if not file or module.__name__.partition(".")[0] == __name__.partition(".")[0]:
+        return False
+    places = sysconfig.get_paths()
+    return not any(file.startswith(places[name] + os.sep) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+
+
+def _source(module: ModuleType | None) -> str:
     file = getattr(module, "__file__", None)
     if module is None or not file:
         return ""

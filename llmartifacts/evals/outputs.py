@@ -147,7 +147,7 @@ class OutputCaches:
         """What somebody should know of them."""
         resumed = sum(cache.resumed for cache in self._open.values())
         told = [cache.problem for cache in self._open.values() if cache.problem]
-        return [*dict.fromkeys(told), *([f"went on with {resumed} outputs of an interrupted run"] if resumed else [])]
+        return [*dict.fromkeys(told), *([f"went on with {resumed:,} outputs of an interrupted run"] if resumed else [])]
 
     def __enter__(self) -> OutputCaches:
         return self

@@ -68,6 +68,7 @@ class Plan:
         compared_with: Version of the baseline; None if with nothing.
         uncompared: Why it is compared with nothing; empty if it is compared.
         is_expected: Whether that is as it should be: the alias serves nothing yet, or nobody asked for a comparison.
+        remarks: What somebody should know besides.
     """
 
     suite: EvalSuite
@@ -81,6 +82,7 @@ class Plan:
     compared_with: Version | None = None
     uncompared: str = ""
     is_expected: bool = False
+    remarks: tuple[str, ...] = ()
 
     @property
     def report_name(self) -> str:
@@ -127,7 +129,7 @@ def plan_of(
     wanted = chosen.baseline if baseline is None else baseline
     if wanted is None or wanted == NO_BASELINE:
         return replace(plan, uncompared="no comparison was asked for", is_expected=True)
-    found = _baseline(registry, wanted, evaluated.version)
+    found = _baseline(registry, wanted, evaluated.version, is_asked=baseline is not None)
     if found is None:
         alias = f"{evaluated.version.name}:{wanted}"
         return replace(
@@ -210,12 +212,14 @@ def _check_names(registry: Registry, project: str, name: str) -> None:
             )
 
 
-def _baseline(registry: Registry, wanted: str | Reference, target: Version) -> Found | None:
+def _baseline(registry: Registry, wanted: str | Reference, target: Version, *, is_asked: bool) -> Found | None:
     """The version of the baseline; None where it is an alias that the target's collection does not have yet."""
     if isinstance(wanted, str) and is_alias(wanted) and ":" not in wanted:
         try:
             return registry.find(Reference(target.name, target.project, alias=wanted))
-        except NotFound:
+        except NotFound as error:
+            if is_asked and error.near:  # a slip of the pen, which would pass for want of a baseline
+                raise
             return None
     return registry.find(Reference.parse(wanted, field="baseline"))
 
@@ -268,9 +272,15 @@ def _with_earlier(registry: Registry, plan: Plan, baseline: Version) -> Plan:
         if _is_alike(found.manifest, plan, baseline):
             report = cast(Report, registry.load(found.manifest))
             if report.items:
-                return replace(plan, earlier=report, compared_with=baseline)
+                return replace(plan, earlier=report, compared_with=baseline, remarks=_same_record(plan, report, found))
     told = f"the outputs are a record, and no report of this suite on the baseline {baseline} has the baseline's"
     return replace(plan, uncompared=f"{told}; evaluate it with its own record first")
+
+
+def _same_record(plan: Plan, earlier: Report, found: Found) -> tuple[str, ...]:
+    if earlier.environment.get("outputs") != plan.target.maker.told:
+        return ()
+    return (f"this is the very record that {found.version} was made of: are these the outputs of the target?",)
 
 
 def _is_alike(manifest: Manifest, plan: Plan, baseline: Version) -> bool:

@@ -32,6 +32,7 @@ class Recorded:
 
     batch = 1024
     takes_seed = False
+    remarks: Sequence[str] = ()
     packages: Sequence[str] = ()
     identity: Mapping[str, Any] | None = None  # there is nothing to save: it is a record already
 
@@ -51,7 +52,7 @@ class Recorded:
         """
         plain = {str(item): plain_output(output) for item, output in outputs.items()}
         digest = hashlib.sha256(canonical_bytes(plain)).hexdigest()
-        return cls({item: {0: Answer(o)} for item, o in plain.items()}, f"recorded sha256:{digest}", "outputs")
+        return cls({item: {0: Answer(o, None)} for item, o in plain.items()}, f"recorded sha256:{digest}", "outputs")
 
     @classmethod
     def from_file(cls, path: AnyPath, *, field: str = "outputs.recorded") -> Recorded:
@@ -128,5 +129,6 @@ def _checked(body: Any, where: str, field: str) -> tuple[str, int, Answer]:
         problem = "seconds is no time"
     if problem:
         raise InvalidValue(problem, field=field, origin=where, next_step=_FORM)
-    answer = Answer(body.get("output"), float(body.get("seconds", 0)), body.get("error") or "")
+    seconds = float(body["seconds"]) if "seconds" in body else None
+    answer = Answer(body.get("output"), seconds, body.get("error") or "")
     return body["id"], body.get("repeat", 0), answer

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmartifacts.errors import InvalidInput, InvalidValue, WrongKind
-from llmartifacts.evals.importing import distributions, imported, source_of
+from llmartifacts.evals.importing import distributions, imported, source_behind
 from llmartifacts.evals.scorers.base import Answer
 from llmartifacts.kinds.eval_dataset.value import Item
 
@@ -42,7 +42,7 @@ class Retrieved:
             raise InvalidInput("a search wants either embeddings or a column of vectors", field="outputs.retrieve")
         self.k, self.column, self._dotted = k, column, embeddings
         self._named = imported(embeddings, field="outputs.retrieve.embeddings") if embeddings else None
-        source = source_of(self._named) if embeddings else ""
+        source = source_behind(embeddings, self._named) if embeddings else ""
         told: dict[str, Any] = {
             "retrieve": {"column": column} if column else {"embeddings": embeddings, "source": source}
         }
@@ -50,6 +50,7 @@ class Retrieved:
         self.identity: Mapping[str, Any] | None = told if column or source else None
         self.told = f"search with k = {k}, queries from {f'column {column}' if column else embeddings}"
         self.packages: Sequence[str] = distributions(self._named) if embeddings else ()
+        self.remarks: Sequence[str] = ()
         self._embedders: dict[int, Any] = {}
         self._of_dimension: dict[int, Any] = {}
         self._vectors: dict[tuple[int, str], tuple[Any, float]] = {}
@@ -74,7 +75,7 @@ class Retrieved:
                 self._check_vector(value, item)
             return
         embedder = self._embedder(value)
-        value.check_embeddings(embedder)
+        self.remarks = tuple(dict.fromkeys([*self.remarks, *value.check_embeddings(embedder)]))
         self._embedders[id(value)] = embedder
 
     def answer(self, value: Any, items: Sequence[Item], seed: int, repeat: int) -> list[Answer]:
@@ -116,36 +117,13 @@ class Retrieved:
         return known
 
     def _embedder(self, value: Any) -> Any:
-        named = self._named
-        if hasattr(named, "embed_query") and not inspect.isclass(named):
-            return named
-        if not callable(named):
-            raise InvalidValue(
-                f"{self._dotted} is a {type(named).__name__}, which embeds nothing",
-                field="outputs.retrieve.embeddings",
-                next_step="Name a LangChain embedder, a class of one, or a function of the index that returns one.",
-            )
-        try:
-            made = self._of_class(named, value.dimension) if inspect.isclass(named) else named(value)
-        except Exception as error:
-            raise InvalidValue(
-                f"{self._dotted} raised {type(error).__name__}: {error}", field="outputs.retrieve.embeddings"
-            ) from error
-        if not hasattr(made, "embed_query"):
-            raise InvalidValue(
-                f"{self._dotted} gave a {type(made).__name__}, which embeds nothing",
-                field="outputs.retrieve.embeddings",
-            )
-        return made
-
-    def _of_class(self, named: Any, dimension: int) -> Any:
         """One object for target and baseline where it can be, so that a query is embedded once for both."""
-        takes = "dimension" in inspect.signature(named).parameters
-        known = self._of_dimension.get(dimension if takes else 0)
-        if known is None:
-            known = named(dimension=dimension) if takes else named()
-            self._of_dimension[dimension if takes else 0] = known
-        return known
+        if not inspect.isclass(self._named):
+            return embedder_for(self._named, self._dotted, value)
+        key = value.dimension if _takes_dimension(self._named) else 0
+        if key not in self._of_dimension:
+            self._of_dimension[key] = embedder_for(self._named, self._dotted, value)
+        return self._of_dimension[key]
 
     def _check_vector(self, value: Any, item: Item) -> None:
         vector = item.columns.get(self.column)
@@ -158,3 +136,39 @@ class Retrieved:
             problem = f"{self.column!r} has {len(vector)} numbers, the index is of dimension {value.dimension}"
         if problem:
             raise InvalidValue(problem, field="outputs.retrieve.column", origin=f"item {item.id:.80}")
+
+
+def embedder_for(named: Any, dotted: str, index: Any, *, field: str = "outputs.retrieve.embeddings") -> Any:
+    """The embedder that an object named `package.module:object` stands for; see `Retrieved`.
+
+    Args:
+        named: The object.
+        dotted: Its name, for messages.
+        index: The `VectorIndex` that it is used with.
+        field: What named it, for messages.
+
+    Raises:
+        InvalidValue: It embeds nothing, or what makes it failed.
+    """
+    if hasattr(named, "embed_query") and not inspect.isclass(named):
+        return named
+    if not callable(named):
+        raise InvalidValue(
+            f"{dotted} is a {type(named).__name__}, which embeds nothing",
+            field=field,
+            next_step="Name a LangChain embedder, a class of one, or a function of the index that returns one.",
+        )
+    try:
+        if not inspect.isclass(named):
+            made = named(index)
+        else:
+            made = named(**({"dimension": index.dimension} if _takes_dimension(named) else {}))
+    except Exception as error:
+        raise InvalidValue(f"{dotted} raised {type(error).__name__}: {error}", field=field) from error
+    if not hasattr(made, "embed_query"):
+        raise InvalidValue(f"{dotted} gave a {type(made).__name__}, which embeds nothing", field=field)
+    return made
+
+
+def _takes_dimension(named: Any) -> bool:
+    return "dimension" in inspect.signature(named).parameters

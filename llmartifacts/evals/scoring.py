@@ -76,7 +76,8 @@ def grade(
         answers: What the target gave.
         repeats: How often each item was asked.
         on_error: `error` counts an item that was not answered in any repeat, or not graded, as failed; `worst` takes
-            the worst score of the scale for a repeat without an answer. A scorer that fails is always an error.
+            the worst score of the scale for a repeat without an answer; `skip` gives such an item no score, and is
+            for a baseline, whose bad day must not make the target look good. A scorer that fails is always an error.
         baseline: What the baseline gave, for metrics that compare; without it they have no score.
 
     Returns:
@@ -95,6 +96,22 @@ def grade(
                 found.scores[item.id] = None
                 found.errors[item.id] = str(failed)
     return made
+
+
+def only_of_baseline(graded: Graded, baseline: Graded, metric: str) -> Graded:
+    """The scores of a target; an item that was graded for the baseline alone is an error.
+
+    Whether there is something to grade by is a matter of the item. A scorer that finds nothing in what the target
+    answers would leave its bad answers out of the comparison.
+
+    Args:
+        graded: Of the target.
+        baseline: Of the baseline.
+        metric: Name of the metric.
+    """
+    lost = [i for i, score in graded.scores.items() if score is None and baseline.scores.get(i) is not None]
+    told = f"{metric}: no score, where the baseline has one; give the answer the worst score instead"
+    return Graded(graded.scores, {**dict.fromkeys(lost, told), **graded.errors})
 
 
 class ScorerFailed(Exception):
@@ -116,6 +133,8 @@ def _of_item(
         if one.compares and other is not None and other.error:
             raise _Failed(f"the baseline: {other.error}")
         if answer.error:
+            if on_error == "skip":
+                return None
             if on_error != "worst":
                 raise _Failed(answer.error)
             failed += 1

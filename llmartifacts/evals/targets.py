@@ -10,11 +10,11 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from llmartifacts.errors import InvalidValue
 from llmartifacts.evals.answers import plain_output
-from llmartifacts.evals.importing import distributions, imported, source_of
+from llmartifacts.evals.importing import distributions, imported, source_behind
 from llmartifacts.evals.prompting import (
     begins_with_a_prompt,
     is_prompt,
@@ -35,6 +35,7 @@ class Maker(Protocol):
         packages: Installed packages that take part.
         takes_seed: Whether the seed changes anything.
         batch: How many items it answers at once, at most.
+        remarks: What somebody should know of its outputs; known once it is prepared.
     """
 
     identity: Mapping[str, Any] | None
@@ -42,6 +43,9 @@ class Maker(Protocol):
     packages: Sequence[str]
     takes_seed: bool
     batch: int
+
+    @property
+    def remarks(self) -> Sequence[str]: ...  # noqa: D102
 
     def prepare(self, value: Any, items: Sequence[Item]) -> None:
         """Check that it can answer at all, before anything is asked.
@@ -72,6 +76,7 @@ class Called:
     told: str
 
     batch = 1
+    remarks: ClassVar[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         parameters = _parameters(self.function)
@@ -141,6 +146,7 @@ class Invoked:
     told: str
 
     batch = 1
+    remarks: ClassVar[Sequence[str]] = ()
     takes_seed = True
 
     def __post_init__(self) -> None:
@@ -204,7 +210,7 @@ def invoke(runnable: Any, given: Any, item: Item, seed: int, repeat: int) -> Any
 def maker_of_name(dotted: str) -> Maker:
     """The maker of `outputs.runnable: package.module:object`. Raises as `imported` and `maker_of`."""
     found = imported(dotted, field="outputs.runnable")
-    source = source_of(found)
+    source = source_behind(dotted, found)
     return maker_of(found, {"runnable": dotted, "source": source} if source else None, dotted)
 
 
@@ -235,7 +241,7 @@ def identity_of(thing: Any) -> Mapping[str, Any] | None:
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", "")
     if not inspect.isfunction(thing) or thing.__closure__ or not module or module == "__main__" or "<" in name:
         return None
-    source = source_of(thing)
+    source = source_behind(f"{module}:{name}", thing)
     return {"runnable": f"{module}:{name}", "source": source} if source else None
 
 

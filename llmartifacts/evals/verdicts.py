@@ -84,7 +84,7 @@ def _rule(metric: Metric, limits: Limits, uncompared: str) -> Iterator[Ruling]:
     if limits.margin is not None:
         yield _against_baseline(metric, limits, limits.margin, uncompared)
     if limits.at_least is not None or limits.at_most is not None:
-        yield _absolute(metric, limits)
+        yield _absolute(metric, limits, uncompared)
 
 
 def _against_baseline(metric: Metric, limits: Limits, margin: float, uncompared: str) -> Ruling:
@@ -124,7 +124,7 @@ def too_few(n: int, needed: int) -> tuple[str, str]:
     return told, f"Add {needed - n:,} items, or clusters of items where the suite has them."
 
 
-def _absolute(metric: Metric, limits: Limits) -> Ruling:
+def _absolute(metric: Metric, limits: Limits, uncompared: str) -> Ruling:
     sides = (("at least", limits.at_least), ("at most", limits.at_most))
     rule = " and ".join(f"{word} {limit:g}" for word, limit in sides if limit is not None)
     verdict = threshold_verdict(
@@ -135,7 +135,9 @@ def _absolute(metric: Metric, limits: Limits) -> Ruling:
         estimate=limits.estimate,
     )
     if metric.value is None:
-        return Ruling(metric.name, rule, verdict, "measured on no item", "Add items that have what it is graded by.")
+        step = "Add items that have what it is graded by"
+        step += "; if that is the baseline's answer, there has to be a baseline." if uncompared else "."
+        return Ruling(metric.name, rule, verdict, "measured on no item", step)
     held = "the mean" if limits.estimate == "point" else "the bound of the mean"
     if verdict is Verdict.PASS:
         return Ruling(metric.name, rule, verdict, f"{held} holds it")

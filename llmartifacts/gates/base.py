@@ -268,7 +268,7 @@ def require_pass(results: Sequence[GateResult]) -> None:
         verdict = all_of([r.verdict for r in bad])
         found = list(dict.fromkeys(r.next_step for r in bad if r.next_step))
         more = [] if len(found) <= MOST_STEPS else ["`llmartifacts gate` with the same arguments says the rest."]
-        steps = " ".join([*found[:MOST_STEPS], *more])
+        steps = "\n".join([*found[:MOST_STEPS], *more])
         raise GateRefused(
             f"refused by {', '.join(dict.fromkeys(r.rule for r in bad))}: {bad[0].message}",
             verdict=verdict.value,

@@ -29,6 +29,7 @@ from llmartifacts.records.evidence import (
 )
 from llmartifacts.records.policy import GateResult, Verdict, all_of
 from llmartifacts.records.times import duration_text
+from llmartifacts.records.wording import counted
 
 NAME = "eval"
 FORGED = "Find out who did that, then withdraw it: llmartifacts yank REPORT --reason …"
@@ -83,9 +84,8 @@ class EvalGate:
             return self._result(Verdict.TAMPERED, suite.problem, "Find out who did that, then log the suite anew.")
         if suite.version is None or suite.problem or suite.facts.problem:
             told = suite.problem or f"the suite {suite.version}: {suite.facts.problem}"
-            step = (
-                f"Log the suite and its dataset: llmartifacts eval run {self.suite.partition(':')[0]}.yaml --target …"
-            )
+            name = self.suite.partition(":")[0]
+            step = f"Log the suite and its dataset: llmartifacts log eval_suite {name} FILE.yaml"
             return self._result(Verdict.INCONCLUSIVE, told, step)
         answers = [self._judge_one(candidate, moving, suite) for moving in candidate.judged]
         if not answers:
@@ -121,7 +121,7 @@ class EvalGate:
             if not why:
                 return self._decide(report, moving, suite, demanded)
             newest = newest or f"{report.version}: {why}"
-        more = f", nor do {len(own) - 1} older ones" if len(own) > 1 else ""
+        more = f", and {counted(len(own) - 1, 'older one')} neither" if len(own) > 1 else ""
         told = f"the newest report on {moving.version} does not count{more}: {newest}"
         return self._result(Verdict.INCONCLUSIVE, told, f"{run}.", own[0])
 
@@ -151,7 +151,7 @@ class EvalGate:
             changed = _scorer_change(facts.metrics.get(metric), suite.facts.scorers.get(metric))
             if changed:
                 return changed
-        if compares and baseline is not None and facts.baseline != baseline.digest:
+        if compares and baseline is not None and facts.baseline != baseline.digest != moving.version.digest:
             was = f"with {facts.baseline[7:19]}" if facts.baseline else "with nothing"
             serves = "serves" if moving.serving is not None else "served last"
             return f"it compares {was}, and the baseline is {_named(baseline)} now, which {moving.alias} {serves}"
@@ -218,9 +218,13 @@ def _held(found: Measured | None, metric: str, asked: Threshold, moving: Moving)
 
 
 def _compared(found: Measured, asked: Threshold, margin: float, moving: Moving) -> _Answer:
-    if moving.baseline is None:
+    if moving.baseline is None or moving.baseline.digest == moving.version.digest:
         if found.value is None or found.n < asked.min_samples:
             return _Answer(Verdict.INCONCLUSIVE, *_too_few(found.name, found.n, asked.min_samples))
+        if moving.baseline is not None:
+            return _Answer(
+                Verdict.PASS, f"{found.name} is {found.value:.4g}; {moving.alias} served this very content last"
+            )
         return _Answer(
             Verdict.PASS, f"{found.name} is {found.value:.4g}; {moving.alias} never served what to compare with"
         )
@@ -236,7 +240,7 @@ def _compared(found: Measured, asked: Threshold, margin: float, moving: Moving) 
     if verdict is Verdict.FAIL:
         beyond = f", and by more than {margin:g}" if beyond_margin(by, margin) else ""
         return _Answer(
-            verdict, f"{against}: worse{beyond}", "Mend the candidate; `llmartifacts eval compare` shows where."
+            verdict, f"{against}: worse{beyond}", "Mend the candidate; its report has the score of each item."
         )
     needed = max(items_needed(by.sd, margin), asked.min_samples)
     if by.n < asked.min_samples:
@@ -262,7 +266,8 @@ def _absolute(found: Measured, asked: Threshold) -> _Answer:
     )
     if found.value is None or found.lower is None or found.upper is None:
         return _Answer(verdict, f"{found.name} was measured on no item; {wanted} is asked", "Add items with labels.")
-    told = f"{found.name} {found.value:.3f} [{found.lower:.3f}, {found.upper:.3f}], n = {found.n}; {wanted} is asked"
+    held = {Verdict.PASS: "holds", Verdict.FAIL: "misses"}.get(verdict, "may hold or miss")
+    told = f"{found.name} {found.value:.3f} [{found.lower:.3f}, {found.upper:.3f}], n = {found.n}, {held} {wanted}"
     if verdict is Verdict.INCONCLUSIVE and found.n < asked.min_samples:
         return _Answer(verdict, *_too_few(found.name, found.n, asked.min_samples))
     step = "" if verdict is not Verdict.INCONCLUSIVE else "More items would narrow the interval."

@@ -145,6 +145,10 @@ class Policy:
         by_kind = self._gates[alias]
         return by_kind.get(kind, by_kind.get(ANY_KIND, ()))
 
+    def gates_of(self, alias: str) -> Sequence[Sequence[Gate]]:
+        """The gates of an alias, kind by kind."""
+        return tuple(self._gates[alias].values())
+
     @property
     def is_slow(self) -> bool:
         """Whether a gate of it runs a function of somebody else, which may take long."""

@@ -85,7 +85,8 @@ class ProbesGate:
             return self._result(Verdict.INCONCLUSIVE, told, run, report)
         if measured.value != 1 or measured.n < 1:
             told = f"{report.version}: {measured.value:.0%} of the {measured.n} probes came out right"
-            return self._result(Verdict.FAIL, told, "Build the index anew: it does not find what it should.", report)
+            step = "Build the index anew, or use the embedder that it was built with."
+            return self._result(Verdict.FAIL, told, step, report)
         return self._result(Verdict.PASS, f"{report.version}: all {measured.n} probes came out right", "", report)
 
     def _result(

@@ -79,6 +79,10 @@ class Decision:
     approvals: tuple[str, ...] = ()
     break_glass: bool = False
 
+    def __str__(self) -> str:
+        moves = "; ".join(self.moves) or "nothing would move"
+        return "\n".join([f"{self.verdict}: {moves}", *(f"  {result}" for result in self.results)])
+
     @property
     def denied(self) -> tuple[GateResult, ...]:
         """The results that are not PASS."""

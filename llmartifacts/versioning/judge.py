@@ -16,6 +16,7 @@ from llmartifacts.records.approval import Approval
 from llmartifacts.records.backend import PromotionRequest
 from llmartifacts.records.digest import Digest
 from llmartifacts.records.manifest import Manifest
+from llmartifacts.records.names import near_names
 from llmartifacts.records.policy import Decision, GateResult, PolicyRecord, Verdict, all_of
 from llmartifacts.records.times import from_micros
 from llmartifacts.records.version import Version
@@ -120,6 +121,7 @@ def _by_policy(
     protected = tuple(sorted({p.moving.alias for p in under}))
     concerned = [step for step in under if step.moving.moves]
     results: list[GateResult] = [_stays(step.moving) for step in under if not step.moving.moves]
+    results += _mistyped({step.moving.alias for step in steps if not step.moving.move}, policy)
     if not concerned:
         return results, protected, []
     gates = list(within(g for p in concerned for g in policy.gates(p.moving.alias, p.moving.version.kind)))
@@ -135,6 +137,17 @@ def _by_policy(
         asked = replace(about, binding=binding, approvals=tuple(known))
         results += [r for m in moving if m.alias == alias and m.moves for r in policy.judge(asked, m)]
     return list(dict.fromkeys(results)), protected, looked
+
+
+def _mistyped(new: set[str], policy: Policy) -> list[GateResult]:
+    """A word about aliases that are not there yet, are free, and look like one that is protected."""
+    made = []
+    for alias in sorted(new):
+        near = near_names(alias, policy.protected) if policy.rules(alias) is None else ()
+        if near:
+            told = f"{alias} is a new alias, and the policy does not protect it"
+            made.append(GateResult("policy", "policy", Verdict.PASS, told, f"Did you mean {' or '.join(near)}?"))
+    return made
 
 
 def _read(record: PolicyRecord) -> Policy | GateResult:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import llmartifacts as la
+from llmartifacts.errors import GateRefused
 from llmartifacts.evals.compare import compare_reports
 from llmartifacts.evals.evaluate import Evaluation, evaluate_logged
 from llmartifacts.evals.retrieval import recall
@@ -215,6 +216,26 @@ def test_one_index_against_another_gets_the_verdict_of_the_reference(
     agrees(made, reference)
     assert made.verdict is verdict
     assert made.report.metric("recall@5").n == 100
+
+
+def test_the_trained_index_is_promoted_over_the_hashed_one_and_the_reverse_is_refused_with_the_interval(
+    opened: la.Registry, anthropic_docs: RetrievalSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged(opened, anthropic_docs, monkeypatch)
+    opened.promote("kb:v2", to="prod")
+    opened.set_policy(
+        {"name": "p", "aliases": {"prod": {"kinds": {"vector_index": [{"eval": {"suite": "retrieval"}}]}}}}
+    )
+    with pytest.raises(GateRefused, match="there is no collection"):
+        opened.promote("kb:v1", to="prod")
+    run(opened, "kb:v1", "kb:prod")
+    assert str(opened.promote("kb:v1", to="prod").moves[0]) == "kb:prod v2 -> v1"
+    found = run(opened, "kb:v2", "kb:prod").report.metric("recall@5").comparison
+    with pytest.raises(GateRefused) as refused:
+        opened.promote("kb:v2", to="prod")
+    assert refused.value.verdict == "FAIL"
+    assert f"{found.delta:+.3f} against kb:v1 [{found.lower:+.3f}, {found.upper:+.3f}]" in refused.value.problems[0]
+    assert opened.get("kb:prod").number == 1
 
 
 def test_the_scores_are_those_that_the_data_is_published_with(

@@ -155,6 +155,24 @@ def test_where_signed_reports_are_asked_for_a_made_up_one_does_not_count(
     assert registry.promote("agent:v2", to="prod").moves
 
 
+def test_going_back_to_nothing_and_forth_again_asks_no_comparison_of_a_version_with_itself(
+    registry: la.Registry,
+) -> None:
+    registry.rollback("agent:prod", reason="the first release was too early")
+    la.evaluate(registry, suite(), "agent:v1", baseline="none", outputs=answer)
+    assert registry.promote("agent:v1", to="prod").moves
+    registry.rollback("agent:prod", reason="once more")
+    assert "and the baseline is agent:v1" in refusal(registry, "agent:v3").problems[0] or "worse" in str(
+        refusal(registry, "agent:v3")
+    )
+
+
+def test_a_new_alias_that_looks_like_a_protected_one_is_told(registry: la.Registry) -> None:
+    found = registry.gate("agent:v3", to="prd")
+    assert found.verdict == "PASS"
+    assert [r.next_step for r in found.results if r.gate == "policy"] == ["Did you mean prod?"]
+
+
 def test_too_few_items_are_inconclusive_and_it_is_told_how_many_are_needed(registry: la.Registry) -> None:
     registry.log("sums", la.EvalDataset(ITEMS[:20]))
     la.evaluate(registry, suite(), "agent:v2", outputs=answer)
@@ -164,7 +182,31 @@ def test_too_few_items_are_inconclusive_and_it_is_told_how_many_are_needed(regis
     assert "at least 40 items" in error.hint()
 
 
-def test_a_scorer_that_crashes_denies_with_error(registry: la.Registry) -> None:
+SCORERS = """
+def crashes(output, item): raise KeyError("label")
+def nan(output, item): return float("nan")
+def loops(output, item):
+    while True: pass
+def eats(output, item): return float(len(bytearray(10**11)))
+"""
+
+
+@pytest.mark.parametrize("name", ["crashes", "nan", "loops", "eats"])
+def test_a_scorer_that_crashes_or_gives_nan_or_loops_or_eats_memory_denies_with_error(
+    registry: la.Registry, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad_scores.py").write_text(SCORERS)
+    monkeypatch.chdir(tmp_path)
+    registry.log("sums", la.EvalDataset(ITEMS[:3]))
+    bad = {"type": "function", "metric": "bad", "function": f"bad_scores:{name}", "seconds": 0.3}
+    demanded = {"bad": {"at_least": 0.5, "min_samples": 1}}
+    la.evaluate(registry, suite(scorers=[bad], thresholds=demanded), "agent:v2", outputs=answer)
+    error = refusal(registry)
+    assert error.verdict == "ERROR"
+    assert "bad could not be computed for 3 items" in error.problems[0]
+
+
+def test_a_model_that_crashes_denies_with_error(registry: la.Registry) -> None:
     def broken(value: Any, item: Any) -> str:
         if item.id == "q7":
             raise RuntimeError("the model is gone")

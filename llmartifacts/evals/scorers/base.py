@@ -31,12 +31,12 @@ class Answer:
 
     Attributes:
         output: Plain JSON: text, an object, or for an index the ids found, best first, None for a missing neighbour.
-        seconds: How long it took, by a monotonic clock.
+        seconds: How long it took, by a monotonic clock; None if it is not known, as in a record without times.
         error: Why there is no output; empty if there is.
     """
 
     output: Any = None
-    seconds: float = 0.0
+    seconds: float | None = 0.0
     error: str = ""
 
 

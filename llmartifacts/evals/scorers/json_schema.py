@@ -50,14 +50,16 @@ class JsonSchema(IsolatedScorer[SchemaOptions]):
         from jsonschema.validators import validator_for
 
         given = self.given.json_schema
-        validator = validator_for(given, default=Draft202012Validator)
-        if validator.__name__ not in _DRAFTS:
+        validator = cast(Any, validator_for)(given, default=None if "$schema" in given else Draft202012Validator)
+        if getattr(validator, "__name__", "") not in _DRAFTS:
             raise InvalidValue(f"{given.get('$schema')!r:.80} is no draft that is known", field="schema.$schema")
         try:
             cast(Any, validator).check_schema(given, format_checker=validator.FORMAT_CHECKER)
         except SchemaError as error:
             where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.path)
             raise InvalidValue(f"no JSON Schema: {error.message:.200}", field=f"schema{where}") from None
+        except (RecursionError, OverflowError) as error:  # a pattern is read, or the schema itself is nested too deep
+            raise InvalidValue(f"no JSON Schema that can be read: {error}", field="schema") from None
         self._schema, self._draft = canonical_bytes(given).decode(), validator.__name__
 
     def seconds(self) -> float:

@@ -35,6 +35,8 @@ class Latency(OptionScorer[LatencyOptions]):
 
     def score(self, item: Item, answer: Answer, baseline: Answer | None = None) -> float:
         """The time that the answer took."""
+        if answer.seconds is None:
+            raise ValueError("it is not recorded how long the answer took; write seconds in the record")
         if isinstance(answer.seconds, bool) or not isinstance(answer.seconds, int | float):
             raise TypeError(f"the time is a {type(answer.seconds).__name__}, not a number")
         if not math.isfinite(answer.seconds) or answer.seconds < 0:

@@ -138,7 +138,7 @@ class ThresholdFields(Config):
         estimate: `bound` holds the bound of the mean against `at_least` or `at_most`, `point` the mean itself.
     """
 
-    margin: Annotated[Number, Field(gt=0, le=1)] | None = None
+    margin: Annotated[Number, Field(gt=0, lt=1)] | None = None
     min_samples: Annotated[StrictInt, Field(ge=1, le=MAX_INTEGER)] = MIN_SAMPLES
     at_least: Number | None = None
     at_most: Number | None = None

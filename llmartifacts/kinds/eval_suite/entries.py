@@ -74,6 +74,11 @@ def entry_of(scorer: Any) -> dict[str, Any]:
     return entry
 
 
+def compares(entry: Mapping[str, Any]) -> bool:
+    """Whether the scorer of an entry, which is installed here, needs the baseline's answers."""
+    return bool(getattr(plugins.load(SOCKET, entry["type"]), "compares", False))
+
+
 def digest_of_entry(entry: Mapping[str, Any]) -> Digest:
     """The identity of a scorer: the digest of its entry's canonical bytes."""
     return digest_of(canonical_bytes(plain_json(entry)))

@@ -95,11 +95,16 @@ def _told(doc: str) -> dict[str, str]:
     return found
 
 
+_BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
+"""What pydantic writes as bounds of a number that it checks by a function first -> what JSON Schema calls them."""
+
+
 def _untitled(schema: Any) -> Any:
-    """Without the titles that pydantic makes of names."""
+    """Without the titles that pydantic makes of names, and with bounds that JSON Schema knows."""
     if isinstance(schema, dict):
         kept = {key: value for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
-        return {key: _untitled(value) for key, value in kept.items()}
+        named = {_BOUNDS.get(key, key) if type(value) in (int, float) else key: value for key, value in kept.items()}
+        return {key: _untitled(value) for key, value in named.items()}
     return [_untitled(part) for part in schema] if isinstance(schema, list) else schema
 
 

@@ -12,7 +12,7 @@ from llmartifacts.formats.problems import Problem, raise_problems, try_model
 from llmartifacts.formats.yaml import MAX_BYTES, Lines, Place, read_yaml_with_lines
 from llmartifacts.kinds.disk import AnyPath, find_regular, read_regular
 from llmartifacts.kinds.eval_suite.config import BASELINE, SuiteConfig, SuiteDocument, SuiteFields, ThresholdFields
-from llmartifacts.kinds.eval_suite.entries import digest_of_entry, read_scorer
+from llmartifacts.kinds.eval_suite.entries import compares, digest_of_entry, read_scorer
 from llmartifacts.records.canonical import plain_json
 from llmartifacts.records.digest import Digest
 from llmartifacts.records.evidence import Threshold
@@ -43,7 +43,8 @@ class EvalSuite:
         seed: Seed of what is random.
         timeout: Seconds that one item may take.
         cluster: Column or key of the metadata that groups items which are not independent, such as `document_id`.
-        on_error: What an item without an answer counts as: `error`, which no gate lets pass, or the `worst` score.
+        on_error: What an item without an answer counts as: `error`, which no gate lets pass, or the `worst` score; then
+            an item that the baseline did not answer is left out of the comparison.
         concurrency: Items that are answered at a time, 1 to 256; not content.
         origin: Where it was read from; not content.
 
@@ -175,7 +176,7 @@ class EvalSuite:
         known, found = try_model(document, SuiteDocument, what="suite")
         problems += found
         if known is not None and not problems:
-            problems += _fit_problems(known, entries)
+            problems += _fit_problems(known, entries) + _twice_compared(known, entries)
         raise_problems(problems, lines=lines, origin=origin)
         assert known is not None  # noqa: S101 - what is no suite has problems
         self._set(known, entries, description=known.description, concurrency=known.concurrency, origin=origin)
@@ -287,6 +288,19 @@ def _fit_problems(known: SuiteFields, entries: Sequence[Mapping[str, Any]]) -> l
     return found
 
 
+def _twice_compared(known: SuiteFields, entries: Sequence[Mapping[str, Any]]) -> list[Problem]:
+    """Margins on metrics that compare with the baseline themselves, of which the baseline has none."""
+    return [
+        Problem(
+            ("thresholds", entry["metric"], "margin"),
+            f"{entry['metric']} compares with the baseline itself, which has none to be compared with",
+            "Write at_least." if entry["higher_is_better"] else "Write at_most.",
+        )
+        for entry in entries
+        if (limit := known.thresholds.get(entry["metric"])) is not None and limit.margin is not None and compares(entry)
+    ]
+
+
 def _threshold_problems(
     place: Place, limit: ThresholdFields, entry: Mapping[str, Any], baseline: str | None
 ) -> list[Problem]:
@@ -302,6 +316,9 @@ def _threshold_problems(
     if held is not None and not entry["lo"] <= held <= entry["hi"]:
         told = f"{held} is not on the metric's scale from {entry['lo']} to {entry['hi']}"
         found.append(Problem((*place, more), told))
+    elif held == (entry["lo"] if entry["higher_is_better"] else entry["hi"]):
+        told = f"every score holds {more}: {held}, the end of the metric's scale"
+        found.append(Problem((*place, more), told, "Demand more, or leave it out."))
     return found
 
 

@@ -233,6 +233,9 @@ class Report:
         for name, scores in found.items() if self.items else ():
             _check_mean(by_name[name], scores)
 
+    def __str__(self) -> str:
+        return "\n".join([f"{self.suite} on {', '.join(self.targets)}", *(f"  {metric}" for metric in self.metrics)])
+
     def __hash__(self) -> int:
         return hash((self.suite, self.dataset, self.metrics, self.started, self.ended))
 

@@ -389,7 +389,7 @@ def test_clusters_are_what_is_counted(registry: la.Registry) -> None:
 
 def test_several_metrics_with_a_margin_share_the_probability_of_a_wrong_fail(registry: la.Registry) -> None:
     promote(registry, "echo-prompt:v1")
-    limits = {"equals": {"margin": 0.05}, "contains": {"margin": 0.05}, "polite": {"at_least": 0.0}}
+    limits = {"equals": {"margin": 0.05}, "contains": {"margin": 0.05}, "polite": {"at_least": 0.1}}
     scorers = ["equals", "contains", {"type": "contains", "metric": "polite", "any_of": ["please"]}]
     report = evaluate(registry, suite(scorers=scorers, thresholds=limits), "echo-prompt:v2", outputs=echo)
     assert [m.comparison.metrics for m in report.metrics if m.comparison] == [2, 2, 2]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmartifacts import plugins
+from llmartifacts.errors import InvalidValue
 from llmartifacts.evals.scorers.base import Answer
 from llmartifacts.evals.scorers.isolated import ScorerFailed
 from llmartifacts.evals.scorers.numeric import read_number
@@ -182,6 +183,21 @@ def test_json_schema(output, schema, found):
 def test_a_schema_reaches_for_nothing_outside_itself(place):
     with pytest.raises(ScorerFailed, match="exception"):
         score("json-schema", "3", schema={"$ref": place})
+
+
+@pytest.mark.parametrize(
+    ("schema", "field"),
+    [
+        ({"$schema": "https://example.com/mine"}, "schema.$schema"),
+        ({"$schema": "http://json-schema.org/draft-03/schema#"}, "schema.$schema"),
+        ({"pattern": "(" * 3000 + ")" * 3000}, "schema"),
+        ({"pattern": "("}, "schema.pattern"),
+    ],
+)
+def test_a_schema_that_cannot_be_read_is_refused_with_its_field(schema, field):
+    with pytest.raises(InvalidValue) as caught:
+        plugins.load("scorers", "json-schema")(schema=schema)
+    assert caught.value.field == field
 
 
 def test_a_schema_whose_pattern_never_ends_is_an_error():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -332,3 +334,35 @@ def test_the_packages_of_a_chain_are_those_of_its_parts() -> None:
     assert distributions(chain) == ["langchain-core"]
     assert distributions("yaml.loader:Loader", np.zeros(1), output) == ["PyYAML", "numpy"]
     assert distributions("nowhere:x", 3) == []
+
+
+# --- what cached outputs depend on
+
+
+def test_outputs_depend_on_the_module_that_puts_a_chain_together_and_on_what_it_imports(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    names = ("behind_app", "behind_helper", "behind_deep")
+
+    def source(**changed: str) -> str:
+        texts = {
+            "behind_app": "from langchain_core.runnables import RunnableLambda\nfrom behind_helper import reply\n"
+            "chain = RunnableLambda(reply)\nanswer = lambda value, item: reply(item)\n",
+            "behind_helper": "import behind_deep\ndef reply(x):\n    return behind_deep.WORD\n",
+            "behind_deep": "WORD = 'a'\n",
+        }
+        for name, text in (texts | changed).items():
+            (tmp_path / f"{name}.py").write_text(text)
+        for name in names:
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        found = {maker_of_name(f"behind_app:{name}").identity["source"] for name in ("chain", "answer")}  # type: ignore[index]
+        return "".join(sorted(found))
+
+    first = source()
+    assert source() == first
+    assert source(behind_deep="WORD = 'b'\n") != first
+    assert source(behind_helper="def reply(x):\n    return 'c'\n") != first
+    assert source() == first

@@ -134,10 +134,18 @@ def test_a_suite_may_compare_with_nothing(baseline):
             "no field 'min'",
             "Did you mean margin?",
         ),
-        ("thresholds:\n  recall@5:\n    margin: 5", "thresholds.recall@5.margin", 6, "less than or equal to 1", ""),
+        ("thresholds:\n  recall@5:\n    margin: 5", "thresholds.recall@5.margin", 6, "less than 1", ""),
         ("thresholds:\n  recall@5:\n    margin: 0", "thresholds.recall@5.margin", 6, "greater than 0", ""),
         ("thresholds:\n  recall@5:\n    at_most: 0.1", "thresholds.recall@5.at_most", 6, "more is better", "at_least"),
         ("thresholds:\n  recall@5:\n    at_least: 70", "thresholds.recall@5.at_least", 6, "scale from 0.0 to 1.0", ""),
+        (
+            "thresholds:\n  recall@5:\n    at_least: 0",
+            "thresholds.recall@5.at_least",
+            6,
+            "every score holds",
+            "Demand more",
+        ),
+        ("thresholds:\n  recall@5:\n    margin: 1", "thresholds.recall@5.margin", 6, "less than 1", ""),
         (
             "baseline: none\nthresholds:\n  recall@5: {margin: 0.1}",
             "thresholds.recall@5.margin",
@@ -344,6 +352,15 @@ def test_the_published_schema_is_what_the_models_say(repository):
     )
 
 
+def test_a_margin_on_a_metric_that_compares_by_itself_is_refused():
+    with pytest.raises(InvalidValue, match=r"overlap@5 compares with the baseline itself"):
+        EvalSuite("a", "b", ["overlap@5"], thresholds={"overlap@5": {"margin": 0.1}})
+    made = EvalSuite("a", "b", [{"type": "latency", "cap": 2}], thresholds={"latency": {"at_most": 1.9}})
+    assert made.thresholds["latency"].at_most == 1.9
+    with pytest.raises(InvalidValue, match=r"every score holds at_most: 2\.0"):
+        EvalSuite("a", "b", [{"type": "latency", "cap": 2}], thresholds={"latency": {"at_most": 2}})
+
+
 @pytest.fixture(scope="module")
 def validator():
     schema = suite_schema()
@@ -364,6 +381,8 @@ def test_the_schema_takes_what_is_right(validator, text):
         SMALL + "on_error: skip",
         SMALL + "outputs: {runnable: a:b, recorded: c}",
         SMALL + "thresholds: {recall@5: {margn: 0.1}}",
+        SMALL + "thresholds: {recall@5: {margin: 5}}",
+        SMALL + "timeout: 0",
         "name: a\nscorers: [recall@5]",
         "name: a\ndataset: b\nscorers: []",
         "name: a\ndataset: b\nscorers: [{type: equals, ignorecase: true}]",
