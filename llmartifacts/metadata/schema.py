@@ -93,6 +93,44 @@ MIGRATIONS: tuple[str, ...] = (
     alter table promotion add column approvals {text} not null default '[]';
     alter table promotion add column break_glass bigint not null default 0;
     """,
+    """
+    create table account(
+      id {id}, name {text} not null, name_key {text} not null unique, kind {text} not null,
+      created_at bigint not null, created_by {text} not null, disabled_at bigint);
+    create table membership(
+      team_id bigint not null references account(id), member_id bigint not null references account(id),
+      at bigint not null, added_by {text} not null, primary key(team_id, member_id));
+    create index membership_member on membership(member_id);
+    create table access_grant(
+      id {id}, account_id bigint not null references account(id), role {text} not null,
+      project_id bigint references project(id), aliases {text} not null, at bigint not null, granted_by {text} not null);
+    create index access_grant_account on access_grant(account_id);
+    create index access_grant_project on access_grant(project_id);
+    create table protected_alias(
+      project_id bigint not null references project(id), pattern {text} not null, role {text} not null,
+      primary key(project_id, pattern));
+    create table access_token(
+      id {text} primary key, secret {bytes} not null unique, account_id bigint not null references account(id),
+      label {text} not null, scope {text} not null, created_at bigint not null, created_by {text} not null,
+      expires_at bigint, revoked_at bigint, last_used_at bigint);
+    create index access_token_account on access_token(account_id);
+    create table identity_link(
+      issuer {text} not null, subject {text} not null, account_id bigint not null references account(id),
+      at bigint not null, primary key(issuer, subject));
+    create table idempotency(
+      account {text} not null, name {text} not null, request {bytes} not null, status bigint not null,
+      response {bytes} not null, at bigint not null, primary key(account, name));
+    create index idempotency_at on idempotency(at);
+    create table upload(
+      id {text} primary key, project_id bigint not null references project(id), account {text} not null,
+      created_at bigint not null, expires_at bigint not null);
+    create index upload_expires on upload(expires_at);
+    create table upload_blob(
+      upload_id {text} not null references upload(id), blob {bytes} not null, size bigint not null,
+      primary key(upload_id, blob));
+    create index upload_blob_blob on upload_blob(blob);
+    alter table version add column vouched bigint not null default 1;
+    """,
 )
 
 SCHEMA = len(MIGRATIONS)
