@@ -23,6 +23,11 @@ from benchmarks import (
     prompts,
     resolving,
     scale,
+    server_moves,
+    server_resolve,
+    server_scale,
+    server_starts,
+    server_transfer,
     service_start,
     startup,
     storage,
@@ -47,6 +52,11 @@ SUBJECTS: dict[str, Subject] = {
         storage,
         gate_statistics,
         audit,
+        server_resolve,
+        server_starts,
+        server_scale,
+        server_moves,
+        server_transfer,
     )
 }
 
@@ -68,7 +78,9 @@ def parser() -> argparse.ArgumentParser:
         help="small: about a minute; full: a million versions, a 768 MB index, 20 GB of disk, half an hour",
     )
     made.add_argument("--runs", type=int, default=3, help="how often each figure is taken (default 3)")
-    made.add_argument("--peers", action="store_true", help="storage: other tools too; pip installs some, in a venv")
+    made.add_argument(
+        "--peers", action="store_true", help="storage, server_resolve: others too; pip installs some, in a venv"
+    )
     made.add_argument("--peers-in", type=Path, metavar="FOLDER", help="that venv (default: in the user's cache folder)")
     made.add_argument("--inputs", type=Path, metavar="FOLDER", help="storage: keep the FAISS files there, to use again")
     made.add_argument("--json", type=Path, metavar="FILE", help="write every sample there too")

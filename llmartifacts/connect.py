@@ -7,16 +7,20 @@ import getpass
 import os
 import stat
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from llmartifacts.errors import NotFound, Unreachable
-from llmartifacts.records.arguments import check_line, check_place
+from llmartifacts.errors import InvalidInput, NotFound
+from llmartifacts.records.arguments import check_line, check_place, shown
 from llmartifacts.records.names import DEFAULT_PROJECT, check_name
 from llmartifacts.registry import Registry
+
+if TYPE_CHECKING:
+    from llmartifacts.client.backend import RemoteBackend
 
 V = TypeVar("V")
 DIRECTORY = ".llmartifacts"
 _PACKED_REFS = 16 * 1024 * 1024
+_STORES = frozenset({"postgresql", "postgres", "s3", "gs", "gcs", "az", "azure", "abfs"})
 _INIT_HINT = "Make one here with `llmartifacts init`, or set LLMARTIFACTS_REGISTRY."
 
 
@@ -26,24 +30,22 @@ def connect(
     """Open a registry.
 
     Args:
-        location: A directory (embedded) or `https://…` (remote). By default `$LLMARTIFACTS_REGISTRY`, else the nearest
-            `.llmartifacts/` upward from the working directory.
+        location: A directory (embedded) or `https://…` (remote; `http://` on this machine). By default
+            `$LLMARTIFACTS_REGISTRY`, else the nearest `.llmartifacts/` upward from the working directory.
         project: Project that names without a prefix mean; by default `$LLMARTIFACTS_PROJECT`, else `default`.
-        actor: Who acts, for the audit; by default `$LLMARTIFACTS_ACTOR`, else the login name.
+        actor: Who acts, for the audit; by default `$LLMARTIFACTS_ACTOR`, else the login name. A server knows by the
+            token who acts (`$LLMARTIFACTS_TOKEN`, else what `llmartifacts login` wrote), and takes nobody's word.
 
     Raises:
-        NotFound: There is no registry; says how to make one.
+        NotFound: There is no registry; says how to make one. A server is not asked before it is needed.
         NewerFormat: It was written by a newer release.
-        NotAllowed: It cannot be read, or lies on a network file system.
+        NotAllowed: It cannot be read, lies on a network file system, or would be spoken to in the open.
+        InvalidInput: The address is none, or `actor` was given for a server.
     """
     where = find(location)
     name = home_project(project)
     if "://" in where:
-        raise Unreachable(
-            f"{where} is a remote registry, and this release has the embedded one only",
-            field="location",
-            next_step="Give the path of a registry directory.",
-        )
+        return _remote(where, name, actor)
     from llmartifacts.versioning.embedded import EmbeddedBackend
 
     acting = who(actor)
@@ -65,6 +67,12 @@ def init(path: str | os.PathLike[str] = DIRECTORY, *, project: str | None = None
     from llmartifacts.versioning.embedded import EmbeddedBackend
 
     place, acting = check_place(path, field="location"), who(actor)
+    if "://" in place:
+        raise InvalidInput(
+            "a server's registry is made where the server is, and this is an address",
+            field="location",
+            next_step="Name a directory, or connect to the server.",
+        )
     home_project(project)  # refused before anything is made
     EmbeddedBackend.create(Path(place), actor=acting).close()
     return connect(place, project=project, actor=acting)
@@ -85,6 +93,43 @@ def resolve_reference(reference: str, type: type[V]) -> V:  # noqa: A002 - as `R
         return registry.resolve(reference, type)
 
 
+class _RemoteRegistry(Registry):
+    """The registry of a server. Who acts is whose token it is; the server is asked for the name when it is wanted."""
+
+    def __init__(self, backend: RemoteBackend, *, project: str) -> None:
+        super().__init__(backend, project=project, actor="", git_commit=git_commit)
+        del self.actor
+        self._who = backend.who
+
+    def __getattr__(self, name: str) -> str:
+        if name != "actor":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.actor = self._who()
+        return self.actor
+
+
+def _remote(address: str, project: str, actor: str | None) -> Registry:
+    scheme = address.partition("://")[0].lower()
+    if scheme not in ("http", "https"):
+        stored = "--database" if scheme in ("postgresql", "postgres") else "--blobs"
+        raise InvalidInput(
+            f"a registry is a directory or the address of a server, and this is one of {shown(scheme, 20)}",
+            field="location",
+            next_step=f"Start a server over it (llmartifacts serve {stored} …), and give its https:// address here."
+            if scheme in _STORES
+            else "Write the path of a directory, or https://registry.example.com.",
+        )
+    if actor is not None:
+        raise InvalidInput(
+            "a server knows by the token who acts, so nobody is named here",
+            field="actor",
+            next_step="Leave actor out; to act as somebody else, use their token.",
+        )
+    from llmartifacts.client.backend import RemoteBackend
+
+    return _RemoteRegistry(RemoteBackend.open(address), project=project)
+
+
 def find(location: str | os.PathLike[str] | None = None) -> str:
     """Where the registry is, as `connect` decides it.
 
@@ -93,6 +138,8 @@ def find(location: str | os.PathLike[str] | None = None) -> str:
         InvalidInput: The location is no path.
     """
     given = location if location is not None else os.environ.get("LLMARTIFACTS_REGISTRY") or None
+    if isinstance(given, str) and "://" in given:
+        return given  # an address, which `connect` reads: it may hold secrets, and is not told
     if given is not None:
         return check_place(given, field="location")
     here = _working_directory()

@@ -93,9 +93,16 @@ class Governance:
         reason = check_text(reason, field="reason")
         return approve(self.backend, project, wanted, aliases, key=key, reason=reason, expires=until, actor=self.actor)
 
-    def approvals(self, to: str, *, limit: int = 50) -> list[Approval]:
-        """The newest approvals for an alias, newest first, and why one does not hold any more."""
-        return self.backend.approvals(self.project, check_alias(to, field="to"), limit=check_limit(limit) or 50)
+    def approvals(self, to: str, *, limit: int = 50, before: str | None = None) -> list[Approval]:
+        """The newest approvals for an alias, newest first, and why one does not hold any more.
+
+        Args:
+            to: The alias.
+            limit: At most so many.
+            before: Only those recorded before this one, by its id.
+        """
+        alias, last = check_alias(to, field="to"), None if before is None else check_line(before, field="before")
+        return self.backend.approvals(self.project, alias, limit=check_limit(limit) or 50, before=last)
 
     def sign_report(self, reference: str | Reference, *, key: str, reason: str = "") -> Version:
         """Sign a report, for policies that ask who vouches for it.
@@ -194,9 +201,10 @@ class Governance:
         found = self.backend.policies(self.project, limit=1)
         return found[0] if found and found[0].body else None
 
-    def policies(self, *, limit: int | None = None) -> list[PolicyRecord]:
-        """Every policy that was set, the newest first."""
-        return self.backend.policies(self.project, limit=check_limit(limit))
+    def policies(self, *, limit: int | None = None, before: int | None = None) -> list[PolicyRecord]:
+        """Every policy that was set, the newest first; with `before`, those with lower numbers."""
+        limit, before = check_limit(limit), check_limit(before, field="before")
+        return self.backend.policies(self.project, limit=limit, before=before)
 
 
 def read_policy(path: str | Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "memory": "llmartifacts.blobs.memory:MemoryDriver",
     },
     "metadata": {
+        "postgresql": "llmartifacts.metadata.postgres:PostgresDatabase",
         "sqlite": "llmartifacts.metadata.sqlite:SqliteDatabase",
     },
     "gates": {

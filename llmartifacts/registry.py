@@ -273,9 +273,19 @@ class Registry(Governance, Upkeep):
         limit, before = check_limit(limit), check_limit(before, field="before")
         return self.backend.versions(project, bare, tags=check_tags(tags), limit=limit, before=before)
 
-    def collections(self, *, kind: str | None = None) -> list[Collection]:
-        """Every collection of the project, by name."""
-        return self.backend.collections(self.project, kind=None if kind is None else check_name(kind, field="kind"))
+    def collections(
+        self, *, kind: str | None = None, limit: int | None = None, after: str | None = None
+    ) -> list[Collection]:
+        """Every collection of the project, by name.
+
+        Args:
+            kind: Only those of this kind.
+            limit: At most so many.
+            after: Only names above this one; the last name of a page begins the next.
+        """
+        wanted = None if kind is None else check_name(kind, field="kind")
+        limit, after = check_limit(limit), None if after is None else check_name(after, field="after")
+        return self.backend.collections(self.project, kind=wanted, limit=limit, after=after)
 
     def pull(self, reference: str | Reference, directory: str | Path) -> list[Path]:
         """Write the verified files of a version into a directory, and its config as `manifest.json`.
@@ -410,8 +420,15 @@ class Registry(Governance, Upkeep):
 
     # --- look back
 
-    def history(self, reference: str | Reference, *, limit: int | None = None) -> list[HistoryEntry]:
+    def history(
+        self, reference: str | Reference, *, limit: int | None = None, before: int | None = None
+    ) -> list[HistoryEntry]:
         """Every move of an alias, newest first; without a selector, of `latest`.
+
+        Args:
+            reference: The alias.
+            limit: At most so many.
+            before: Only moves with numbers below this one; the last `move` of a page begins the next.
 
         Raises:
             InvalidReference: The reference names a version, not an alias.
@@ -420,25 +437,38 @@ class Registry(Governance, Upkeep):
         wanted = Reference.parse(reference).or_latest()
         if wanted.alias is None:
             raise InvalidReference(f"{wanted} is no alias", field="reference", next_step=f"Write {wanted.name}:prod.")
-        return self.backend.history(one_project([wanted], self.project), wanted, limit=check_limit(limit))
+        limit, before = check_limit(limit), check_limit(before, field="before")
+        return self.backend.history(one_project([wanted], self.project), wanted, limit=limit, before=before)
 
-    def promotions(self, *, limit: int = 20) -> list[Promotion]:
-        """The newest promotions of the project, newest first."""
-        return self.backend.promotions(self.project, limit=check_count(limit, field="limit"))
+    def promotions(self, *, limit: int = 20, before: int | None = None) -> list[Promotion]:
+        """The newest promotions of the project, newest first; with `before`, those of lower revisions."""
+        limit, before = check_count(limit, field="limit"), check_limit(before, field="before")
+        return self.backend.promotions(self.project, limit=limit, before=before)
 
-    def state(self, alias: str, *, at: str | datetime | None = None) -> State:
+    def state(
+        self,
+        alias: str,
+        *,
+        at: str | datetime | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> State:
         """What an alias meant everywhere in the project, now or at a time.
 
         Args:
             alias: The alias, such as `prod`.
             at: ISO 8601 text or a `datetime`; without an offset it is UTC.
+            limit: At most so many collections.
+            after: Only collections with names above this one; the last name of a page begins the next.
 
         Returns:
             A mapping: collection name -> the version then, and the move that put it there.
         """
         if alias != LATEST:
             check_alias(alias)
-        return self.backend.state(self.project, alias, at=None if at is None else parse_time(at))
+        limit, after = check_limit(limit), None if after is None else check_name(after, field="after")
+        when = None if at is None else parse_time(at)
+        return self.backend.state(self.project, alias, at=when, limit=limit, after=after)
 
     def diff(self, before: str | Reference, after: str | Reference) -> Diff:
         """Differences of two versions of one kind, in the words of that kind.
@@ -489,9 +519,10 @@ class Registry(Governance, Upkeep):
             log=self._log,
         )
 
-    def runs(self, *, limit: int = 50) -> list[RunRecord]:
-        """The newest runs, newest first."""
-        return self.backend.runs(self.project, limit=check_count(limit, field="limit"))
+    def runs(self, *, limit: int = 50, before: str | None = None) -> list[RunRecord]:
+        """The newest runs, newest first; with `before`, the id of a run, those that began before it."""
+        run = None if before is None else check_line(before, field="before")
+        return self.backend.runs(self.project, limit=check_count(limit, field="limit"), before=run)
 
     def get_run(self, run: str) -> RunRecord:
         """One run by id. Raises `NotFound`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from llmartifacts.records.arguments import check_count
+from llmartifacts.records.arguments import check_count, check_limit
 from llmartifacts.records.audit import AuditEntry, AuditVerification
 from llmartifacts.records.backend import Backend, Collected, Migrated, Progress, Stats, Verification
 from llmartifacts.records.checkpoint import Checkpoint
@@ -20,9 +20,10 @@ class Upkeep:
     project: str
     actor: str
 
-    def projects(self) -> list[Project]:
-        """Every project, by name."""
-        return self.backend.projects()
+    def projects(self, *, limit: int | None = None, after: str | None = None) -> list[Project]:
+        """Every project, by name; with `limit`, at most so many, with names above `after`."""
+        last = None if after is None else check_name(after, field="after")
+        return self.backend.projects(limit=check_limit(limit), after=last)
 
     def create_project(self, name: str) -> Project:
         """Make a project. Raises `Conflict` if it exists."""
@@ -55,9 +56,10 @@ class Upkeep:
         """Cut large files that an earlier release stored whole into chunks; may be interrupted and called again."""
         return self.backend.migrate(dry_run=dry_run, progress=progress, actor=self.actor)
 
-    def audit_log(self, *, verb: str | None = None, limit: int = 50) -> list[AuditEntry]:
-        """The newest audit entries of every project, the newest last."""
-        return self.backend.audit_log(None, verb=verb, limit=check_count(limit, field="limit"))
+    def audit_log(self, *, verb: str | None = None, limit: int = 50, before: int | None = None) -> list[AuditEntry]:
+        """The newest audit entries of every project, the newest last; with `before`, those with lower numbers."""
+        limit, before = check_count(limit, field="limit"), check_limit(before, field="before")
+        return self.backend.audit_log(None, verb=verb, limit=limit, before=before)
 
     def audit_checkpoint(self) -> Checkpoint:
         """Size and root of the audit now. Raises `Damaged`: an entry was altered or is missing."""

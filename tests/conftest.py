@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,6 +15,26 @@ settings.register_profile("here", deadline=None)  # no test asserts a time
 settings.load_profile("here")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def _beside(name: str) -> Any:
+    """The module of a file in this folder."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+# One PostgreSQL for all: `postgres_server`, `postgres_url` (a new database), `own_postgres` (to be mistreated).
+_servers = _beside("servers")
+postgres_server = _servers.postgres_server
+postgres_url = _servers.postgres_url
+own_postgres = _servers.own_postgres
+# Servers that answer as a test says.
+http = _beside("http_servers").http
 
 
 @pytest.fixture(scope="session")
@@ -35,4 +58,5 @@ def _own_surroundings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
     for name in [n for n in os.environ if n.startswith("LLMARTIFACTS_") and n != "LLMARTIFACTS_TEST_DATA"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("LLMARTIFACTS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("LLMARTIFACTS_CONFIG", str(tmp_path_factory.mktemp("config")))
     monkeypatch.setenv("LLMARTIFACTS_ACTOR", "tester")

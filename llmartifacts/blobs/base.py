@@ -33,7 +33,12 @@ class Driver(Protocol):
 
     Failures are typed: `NotAllowed` (no right, read-only, full), `Unreachable`, `UnsafeContent` (something lies under
     the key that is no plain object).
+
+    Attributes:
+        spool: Folder for large content on its way, where objects are no files on this host; None for the system's.
     """
+
+    spool: Path | None = None
 
     @abstractmethod
     def get(self, key: str, start: int = 0, length: int | None = None) -> BinaryIO:
@@ -47,6 +52,32 @@ class Driver(Protocol):
         Raises:
             BlobMissing: There is no such object.
         """
+
+    def get_each(self, ranges: Sequence[tuple[str, int, int]]) -> Iterator[BinaryIO]:
+        """Open several ranges in order, for drivers that fetch some ahead of those that are being read.
+
+        Args:
+            ranges: Key, first byte and bytes of each; at most some 64 MiB together.
+
+        Raises:
+            BlobMissing: As `get`, when it comes to the object.
+        """
+        for key, start, length in ranges:
+            yield self.get(key, start, length)
+
+    def signed(self, key: str, start: int, length: int, seconds: int) -> str | None:
+        """An address under which anybody may read a range of an object for a while, without asking this program.
+
+        Args:
+            key: Which object.
+            start: First byte.
+            length: Bytes.
+            seconds: How long the address holds.
+
+        Returns:
+            An `https` URL (`http` where the store is reached so); None where the driver has no such thing, as most.
+        """
+        return None
 
     @abstractmethod
     def put_if_absent(self, key: str, source: Source) -> bool:

@@ -19,9 +19,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 from llmartifacts.blobs.base import PIECE, read_up_to
 from llmartifacts.blobs.disk import create_file, is_at, sync_data, sync_folder, write_all
@@ -34,6 +34,9 @@ from llmartifacts.blobs.trust import Record
 from llmartifacts.blobs.verify import Sha256, VerifiedFiles
 from llmartifacts.errors import BlobMissing, Damaged, DigestMismatch, LlmartifactsError
 from llmartifacts.records.digest import Blob, Digest, digest_of
+
+if TYPE_CHECKING:
+    from llmartifacts.blobs.chunks.behind import Behind
 
 T = TypeVar("T")
 _UNUSABLE = READ_ONLY | {errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
@@ -325,11 +328,21 @@ class _VerifyingSink:
     def __init__(self, fd: int, path: Path, blob: Blob, origin: Callable[[], str]) -> None:
         self._fd, self._path, self._blob, self._origin = fd, path, blob, origin
         self._seen = Sha256()
+        self._size = 0
+        self._beside: Behind | None = None
+        if blob.size > IN_MEMORY:  # hashing lets others run; of little it costs less than a thread
+            from llmartifacts.blobs.chunks.behind import Behind
+
+            self._beside = Behind("llmartifacts-hash")
 
     def write(self, data: bytes) -> int:
-        """Take the next bytes."""
-        self._seen.update(data)
-        if self._seen.size > self._blob.size:
+        """Take the next bytes; who gives them does not change them any more."""
+        self._size += len(data)
+        if self._beside is None:
+            self._seen.update(data)
+        else:
+            self._beside.do(partial(self._seen.update, data))
+        if self._size > self._blob.size:
             raise self._mismatch(f"is longer than its {self._blob.size} bytes")
         with storage_errors("write", self._path):
             write_all(self._fd, data)
@@ -337,6 +350,9 @@ class _VerifyingSink:
 
     def finish(self) -> None:
         """Raises `DigestMismatch` unless all of the blob was written."""
+        if self._beside is not None:
+            self._beside.wait()
+            self._beside.end()
         if self._seen.size < self._blob.size:
             raise self._mismatch(f"has {self._seen.size} of its {self._blob.size} bytes")
         if self._seen.blob != self._blob:

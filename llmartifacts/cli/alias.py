@@ -79,4 +79,43 @@ def rm(
     out.result(made, text)
 
 
-GROUP = CommandGroup("alias", "List and remove aliases; promote sets them.", MOVE, (ls, rm))
+@command(
+    "protect",
+    examples=("alias protect prod --role admin", "alias protect 'rc-*' --remove", "alias protect"),
+    shape='{"project", "protected": [{"pattern", "role"}]}',
+)
+def protect(
+    session: Session,
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="PATTERN", help="Which aliases, such as prod or rc-*; none to list.")
+    ] = None,
+    role: Annotated[
+        str, typer.Option("--role", metavar="ROLE", help="Who alone may move them, beside what their grants say.")
+    ] = "admin",
+    remove: Annotated[bool, typer.Option("--remove", help="Protect them no more.")] = False,
+) -> None:
+    """Let only those of a role move some aliases; on a server."""
+    from llmartifacts.cli.accounts import accounts_of
+    from llmartifacts.records.rights import check_protection
+
+    with session.open() as registry:
+        asked, project = accounts_of(registry), registry.project
+        found = asked.protections(project)
+        if pattern is not None:
+            wanted = check_protection(pattern, role)
+            if remove and wanted.pattern not in (one.pattern for one in found):
+                raise NotFound(f"{pattern!r} is not protected", what="protection", name=pattern, field="PATTERN")
+            others = tuple(one for one in found if one.pattern != wanted.pattern)
+            found = asked.protect(project, others if remove else (*others, wanted))
+    out = session.out
+
+    def text() -> None:
+        if not found:
+            out.line(f"no alias of {project} is protected")
+            return
+        out.table((Column("alias", NAME), Column("moved by")), [(one.pattern, f"{one.role} only") for one in found])
+
+    out.result({"project": project, "protected": found}, text)
+
+
+GROUP = CommandGroup("alias", "List, remove and protect aliases; promote sets them.", MOVE, (ls, rm, protect))

@@ -26,6 +26,7 @@ MEASURE = "Evaluate"
 GOVERN = "Guard"
 TRACE = "Trace"
 SERVE = "Start a service"
+TEAM = "Team"
 KEEP = "Keep in order"
 _PANEL = "Everywhere"
 
@@ -45,8 +46,8 @@ RegistryOption = Annotated[
     str | None,
     typer.Option(
         "--registry",
-        metavar="PATH",
-        help="Where the registry is; else $LLMARTIFACTS_REGISTRY, else the nearest .llmartifacts/ upward.",
+        metavar="PLACE",
+        help="The registry, a directory or https://…; else $LLMARTIFACTS_REGISTRY, else the nearest .llmartifacts/.",
         rich_help_panel=_PANEL,
     ),
 ]

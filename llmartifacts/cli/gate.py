@@ -118,7 +118,8 @@ def show_results(out: Output, results: tuple[GateResult, ...]) -> None:
     "evidence",
     panel=MEASURE,
     examples=("evidence kb:v5",),
-    shape='{"version": Version, "reports": [{"report", "suite", "at", "by", "signers", "metrics", "problem"}]}',
+    shape='{"version": Version, "reports": [{"report", "suite", "at", "by", "signers", "metrics", "problem", '
+    '"counts"}]}',
 )
 def evidence(session: Session, ref: ReferenceArgument) -> None:
     """What is recorded about a version: its reports, the newest first, and who signed them."""
@@ -134,6 +135,7 @@ def evidence(session: Session, ref: ReferenceArgument) -> None:
             "signers": [plain(s) for s in r.signers],
             "metrics": {m.name: plain(m) for m in r.facts.metrics.values()},
             "problem": r.problem or r.facts.problem,
+            "counts": r.vouched,
         }
         for r in found
     ]
@@ -150,6 +152,7 @@ def evidence(session: Session, ref: ReferenceArgument) -> None:
                 Column("report", NAME),
                 Column("when, UTC", FAINT),
                 Column("suite"),
+                Column("counts", WARN, optional=True),
                 Column("metrics", wraps=True),
                 Column("signed by"),
                 Column("problem", BAD, optional=True, wraps=True),
@@ -159,6 +162,7 @@ def evidence(session: Session, ref: ReferenceArgument) -> None:
                     str(r.version),
                     minute(r.version.created_at),
                     r.facts.suite,
+                    "" if r.vouched else f"no: {r.version.author}",
                     ", ".join(
                         f"{m.name} {'-' if m.value is None else f'{m.value:.3g}'}" for m in r.facts.metrics.values()
                     ),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeGuard
 
-from llmartifacts.errors import GateRefused
+from llmartifacts.errors import Busy, GateRefused
 from llmartifacts.records.approval import Approval, Binding
 from llmartifacts.records.arguments import told_by
 from llmartifacts.records.digest import Digest
@@ -26,6 +26,31 @@ MOST_TEXT = 4000
 """Characters of one text of an answer."""
 MOST_EVIDENCE = 1000
 _TEXTS = ("gate", "rule", "message", "next_step", "subject")
+
+
+class Answers(dict[str, Any]):
+    """What functions of others answered, by what they were asked; what nobody asked yet is left open.
+
+    A function of somebody else may take long, and a transaction must not wait for it. So a gate that needs an answer
+    that is not here leaves its question, the transaction ends without a move, `ask` runs what is open, and the move is
+    tried again; where nothing changed meanwhile, every answer is here then.
+    """
+
+    def __init__(self, given: Mapping[str, Any] | None = None) -> None:
+        super().__init__({} if given is None else given)
+        self.open: dict[str, Callable[[], Any]] = {}
+
+    def ask(self) -> None:
+        """Run what is open, and keep the answers."""
+        while self.open:
+            key, function = self.open.popitem()
+            self[key] = function()
+
+
+class Unanswered(Busy):
+    """A gate needs an answer that has to be asked for outside of a transaction; nothing was changed."""
+
+    default_hint = "What the gate is asked about keeps changing; try again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +158,9 @@ class Candidate:
         binding: What an approval of this move must be for; None where nobody asks.
         approvals: Approvals that concern any of the digests.
         policy: Digest of the policy that asks; None without one.
-        answers: What functions of others answered a moment ago, by what they were asked: a gate that takes long is
-            asked before the move begins, and not again where nothing changed since.
+        answers: What functions of others answered a moment ago, by what they were asked. In an `Answers`, a gate that
+            takes long leaves its question where the answer is not there; else it is asked at once.
+        allowed: Functions of others that may be run here, as `package.module:function`; None where any may.
     """
 
     project: str
@@ -150,6 +176,7 @@ class Candidate:
     approvals: tuple[Approval, ...] = ()
     policy: Digest | None = None
     answers: MutableMapping[str, Any] = field(default_factory=dict)
+    allowed: frozenset[str] | None = None
 
     @property
     def judged(self) -> tuple[Moving, ...]:

@@ -1,7 +1,8 @@
 """The gate `eval`: a report on exactly this version, made with what the suite says now, holds the thresholds.
 
-Of all reports that count, the newest decides: an earlier, better one is no excuse. What is bound: the target's digest,
-the suite's, the dataset's, each scorer's, and, where a threshold compares, the digest of what the alias serves now.
+Of all reports that count, the newest decides: an earlier, better one is no excuse. One that nobody vouches for is
+passed over, whatever it says. What is bound: the target's digest, the suite's, the dataset's, each scorer's, and, where
+a threshold compares, the digest of what the alias serves now.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from llmartifacts.errors import InvalidValue
-from llmartifacts.gates import options
+from llmartifacts.gates import options, vouching
 from llmartifacts.gates.base import Candidate, Moving, SuiteNow
 from llmartifacts.records.digest import short
 from llmartifacts.records.evidence import (
@@ -104,13 +105,16 @@ class EvalGate:
         if not demanded:
             told = f"neither the policy nor the suite {suite.version} says what to hold {moving.version} against"
             return self._result(Verdict.ERROR, told, "Add thresholds to the suite or to the gate.")
-        own = [r for r in moving.reports if r.problem or r.facts.suite in ("", name)]  # "": nobody knows of which
-        for bad in own:
-            forged = bad.problem or self._forged(bad)
+        found = [r for r in moving.reports if r.problem or r.facts.suite in ("", name)]  # "": nobody knows of which
+        for bad in found:
+            forged = bad.problem or (self._forged(bad) if bad.vouched else "")
             if forged:
                 return self._result(Verdict.TAMPERED, f"the report {bad.version}: {forged}", FORGED, bad)
+        own, others = vouching.that_count(found), vouching.passed_over(found)
         if not own:
             told = f"no report of the suite {name} on {moving.version} ({short(moving.version.digest)})"
+            if others:
+                return self._result(Verdict.INCONCLUSIVE, f"{told} counts: {others}", f"{vouching.STEP} {run}.")
             return self._result(Verdict.INCONCLUSIVE, told, f"{run}.")
         compares = any(t.margin is not None for t in demanded.values())
         newest: str = ""
@@ -123,6 +127,7 @@ class EvalGate:
             newest = newest or f"{report.version}: {why}"
         more = f", and {counted(len(own) - 1, 'older one')} neither" if len(own) > 1 else ""
         told = f"the newest report on {moving.version} does not count{more}: {newest}"
+        told += f"; {others}" if others else ""
         return self._result(Verdict.INCONCLUSIVE, told, f"{run}.", own[0])
 
     def _why_not(

@@ -122,7 +122,8 @@ def _age(what: str, limit: timedelta, moving: Moving, now: datetime) -> tuple[st
         sources = (a.version for a in moving.trail.ancestors if a.relation == "derived_from")
         dated = [(v.created_at, str(v)) for v in sources]
     elif what == "evidence":
-        dated = [(r.at, str(r.version)) for r in moving.reports if not r.problem and not r.facts.problem]
+        sound = (r for r in moving.reports if r.vouched and not r.problem and not r.facts.problem)
+        dated = [(r.at, str(r.version)) for r in sound]
     else:
         dated = [(version.created_at, str(version))]
     if not dated:

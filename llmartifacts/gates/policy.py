@@ -36,6 +36,7 @@ from llmartifacts.errors import (
     NotFound,
 )
 from llmartifacts.gates.base import AllOf, AnyOf, Candidate, Gate, Moving, judge
+from llmartifacts.gates.python import ALLOW, PythonGate, not_allowed
 from llmartifacts.records.arguments import check_line, check_text, told_by
 from llmartifacts.records.canonical import canonical_bytes, plain_json
 from llmartifacts.records.digest import Digest, digest_of
@@ -152,8 +153,21 @@ class Policy:
     @property
     def is_slow(self) -> bool:
         """Whether a gate of it runs a function of somebody else, which may take long."""
-        gates = (g for by_kind in self._gates.values() for many in by_kind.values() for g in within(many))
-        return any(getattr(gate, "slow", False) for gate in gates)
+        return any(getattr(gate, "slow", False) for gate in self._every())
+
+    def refuse_functions_but(self, allowed: frozenset[str] | None) -> None:
+        """Refuse a policy with a function of somebody else that may not be run here; None lets any be.
+
+        Raises:
+            InvalidValue: It names one.
+        """
+        for gate in self._every():
+            refusal = not_allowed(gate.function, allowed) if isinstance(gate, PythonGate) else ""
+            if refusal:
+                raise InvalidValue(refusal, field="policy", next_step=ALLOW)
+
+    def _every(self) -> Iterator[Gate]:
+        return (g for by_kind in self._gates.values() for many in by_kind.values() for g in within(many))
 
     def rules(self, alias: str) -> AliasRules | None:
         """What an alias demands; None if it is free."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from llmartifacts.gates import options
+from llmartifacts.gates import options, vouching
 from llmartifacts.gates.base import Candidate, Moving
 from llmartifacts.records.evidence import RecordedReport
 from llmartifacts.records.policy import GateResult, Verdict, all_of
@@ -56,7 +56,11 @@ class ProbesGate:
             told = f"{version} was logged without probes"
             return self._result(Verdict.INCONCLUSIVE, told, "Log it again with the probes of `VectorIndex.build`.")
         run = f"Run them: llmartifacts eval probes {version}."
-        of_it = [r for r in moving.reports if r.facts.suite == SUITE or r.problem]
+        found = [r for r in moving.reports if r.facts.suite == SUITE or r.problem]
+        of_it = [r for r in found if r.vouched or r.problem]
+        if not of_it and found:
+            told = f"no report of the probes of {version} counts: {vouching.passed_over(found)}"
+            return self._result(Verdict.INCONCLUSIVE, told, f"{vouching.STEP} {run}")
         if not of_it:
             return self._result(Verdict.INCONCLUSIVE, f"nobody has run the probes of {version}", run)
         report = of_it[0]

@@ -1,21 +1,25 @@
 """The gate `python`: a function of the team's own, in a process of its own with limits.
 
 The function takes one JSON object, the candidate, and returns true or false, or `{"verdict", "message", "next_step"}`.
-It sees records only; what it needs from elsewhere it fetches itself. It runs where the alias lives, before the writers'
-queue is entered; where something changed in between, it is asked once more inside.
+It sees records only; what it needs from elsewhere it fetches itself. It runs where the alias lives, while no
+transaction waits for it; where something changed before the move, it is asked once more. A server runs only functions
+that its operator allowed, by name: who may set a policy may not choose what code runs there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from llmartifacts.gates import options
-from llmartifacts.gates.base import Candidate, Moving
+from llmartifacts.gates.base import Answers, Candidate, Moving
 from llmartifacts.records.canonical import canonical_bytes
 from llmartifacts.records.digest import digest_of
 from llmartifacts.records.policy import GateResult, Verdict
 from llmartifacts.records.times import to_text
 
+ALLOW = "Ask its operator to start it with --allow-gate and this function, or take the gate out of the policy."
 MAX_SECONDS = 60.0
 MAX_MEGABYTES = 8192
 
@@ -52,17 +56,35 @@ class PythonGate:
         from llmartifacts.limits import run_limited
 
         rule = f"{self.name}:{self.function}"
+        if refusal := not_allowed(self.function, candidate.allowed):
+            return GateResult(self.name, rule, Verdict.ERROR, refusal, ALLOW)
         asked = as_json(candidate)
-        key = f"{self.function} {self.seconds} {self.megabytes} {digest_of(canonical_bytes({**asked, 'at': ''}))}"
+        key = f"{self.function} {self.seconds} {self.megabytes} {digest_of(canonical_bytes(_timeless(asked)))}"
         outcome = candidate.answers.get(key)
         if outcome is None:
-            outcome = run_limited(self.function, asked, seconds=self.seconds, memory_bytes=self.megabytes * 1024 * 1024)
-            candidate.answers[key] = outcome
+            memory = self.megabytes * 1024 * 1024
+            ask = partial(run_limited, self.function, asked, seconds=self.seconds, memory_bytes=memory)
+            if isinstance(candidate.answers, Answers):
+                candidate.answers.open[key] = ask
+                return GateResult(self.name, rule, Verdict.ERROR, f"{self.function} has not been asked yet")
+            outcome = candidate.answers[key] = ask()
         if outcome.error:
             told = f"{self.function} could not answer ({outcome.error}): {outcome.message}"
             step = "Install or mend it where the registry is (PYTHONPATH counts), or take it out of the policy."
             return GateResult(self.name, rule, Verdict.ERROR, told[:1000], step)
         return _result(self.name, rule, self.function, outcome.value)
+
+
+def not_allowed(function: str, allowed: Collection[str] | None) -> str:
+    """Why a function is not run here; empty if it may be."""
+    return "" if allowed is None or function in allowed else f"this server does not allow {function}: nobody ran it"
+
+
+def _timeless(asked: dict[str, Any]) -> dict[str, Any]:
+    """A question without what differs between two times that it is asked: a version to be logged is made anew."""
+    subject = asked["subject"]
+    ones = {"subject": None if subject is None else {**subject, "created_at": ""}}
+    return {**asked, **ones, "at": "", "moving": [{**m, "created_at": ""} for m in asked["moving"]]}
 
 
 def as_json(candidate: Candidate) -> dict[str, Any]:
@@ -101,6 +123,7 @@ def _moving(moving: Moving) -> dict[str, Any]:
                 "metrics": {m.name: m.value for m in r.facts.metrics.values()},
             }
             for r in moving.reports
+            if r.vouched
         ],
     }
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llmartifacts.metadata.database import Row, Session
-from llmartifacts.metadata.projects import CollectionRow
+from llmartifacts.metadata.projects import ALL, CollectionRow
 from llmartifacts.records.digest import digest_from_bytes
 from llmartifacts.records.names import LATEST
 from llmartifacts.records.policy import GateResult, Verdict
@@ -74,6 +75,12 @@ def move(
         " set number = excluded.number, move = excluded.move, revision = excluded.revision",
         {"c": collection.id, "a": alias, "new": new, "m": number, "r": revision},
     )
+    if number == 1:  # from now on a list of the alias in the project has this collection
+        s.run(
+            "insert into alias_holder(project_id, alias, collection, collection_id) values (:p, :a, :n, :c)"
+            " on conflict do nothing",
+            {"p": collection.project_id, "a": alias, "n": collection.name, "c": collection.id},
+        )
     _insert_move(s, collection, alias, number, was.number, new, revision, at, actor, stacked)
     return Move(collection.name, alias, number, was.number, new)
 
@@ -181,16 +188,28 @@ def naming(s: Session, collection_id: int, number: int) -> list[str]:
     return [r[0] for r in rows]
 
 
-def history(s: Session, project: str, collection: CollectionRow, alias: str, limit: int | None) -> list[HistoryEntry]:
-    """Every move of an alias, newest first."""
+def history(
+    s: Session,
+    project: str,
+    collection: CollectionRow,
+    alias: str,
+    limit: int | None,
+    before: int | None = None,
+) -> list[HistoryEntry]:
+    """Every move of an alias, newest first; a page of those with lower numbers."""
     rows = s.rows(
         "select m.number, m.revision, m.at, m.actor, m.old, m.new, m.undone_by, p.verb, p.reason, p.ticket, p.results,"
         " v.message, p.approvals, p.break_glass, w.reviewer from move m"
         " left join promotion p on p.project_id = m.project_id and p.revision = m.revision and m.alias <> 'latest'"
         " left join review w on w.project_id = p.project_id and w.revision = p.revision"
         " left join version v on v.collection_id = m.collection_id and v.number = m.new and m.alias = 'latest'"
-        " where m.collection_id = :c and m.alias = :a order by m.number desc limit :limit",
-        {"c": collection.id, "a": alias, "limit": 1 << 40 if limit is None else limit},
+        " where m.collection_id = :c and m.alias = :a and m.number < :before order by m.number desc limit :limit",
+        {
+            "c": collection.id,
+            "a": alias,
+            "limit": ALL if limit is None else limit,
+            "before": ALL if before is None else before,
+        },
     )
     return [_entry(project, collection.name, alias, r) for r in rows]
 
@@ -219,41 +238,79 @@ def _entry(project: str, name: str, alias: str, r: Row) -> HistoryEntry:
 
 
 def standing(
-    s: Session, project_id: int, project: str, alias: str, revision: int, at: int | None
-) -> list[HistoryEntry]:
-    """For each collection, the move that put an alias where it was at a revision (`latest`: at a time)."""
-    bound = "x.at <= :at" if alias == LATEST else "x.revision <= :r"
-    rows = s.rows(
+    s: Session,
+    project_id: int,
+    project: str,
+    alias: str,
+    revision: int,
+    at: int | None,
+    limit: int | None = None,
+    after: str | None = None,
+) -> list[tuple[HistoryEntry, int]]:
+    """For each collection, by name, the move that put an alias where it was at a revision, and the collection's id.
+
+    Of `latest` it is the one at a time. Collections that ever had the alias are walked along an index, so many at a
+    time as are asked for, however many others there are.
+    """
+    latest = alias == LATEST
+    bound = "x.at <= :at" if latest else "x.revision <= :r"
+    walked = (
+        "select c.name as name, c.id as id from collection c"
+        " where c.project_id = :p and c.name > :after order by c.name"
+        if latest
+        else "select c.collection as name, c.collection_id as id from alias_holder c"
+        " where c.project_id = :p and c.alias = :a and c.collection > :after order by c.collection"
+    )
+    sql = (
         "select m.number, m.revision, m.at, m.actor, m.old, m.new, m.undone_by, p.verb, p.reason, p.ticket, p.results,"
-        " v.message, p.approvals, p.break_glass, w.reviewer, c.name from collection c"
-        " join move m on m.collection_id = c.id and m.alias = :a"
-        f" and m.number = (select max(x.number) from move x where x.collection_id = c.id and x.alias = :a and {bound})"
+        f" v.message, p.approvals, p.break_glass, w.reviewer, c.name, c.id from ({walked} limit :n) c"
+        " left join move m on m.collection_id = c.id and m.alias = :a and m.number ="
+        f" (select max(x.number) from move x where x.collection_id = c.id and x.alias = :a and {bound})"
         " left join promotion p on p.project_id = m.project_id and p.revision = m.revision and m.alias <> 'latest'"
         " left join review w on w.project_id = p.project_id and w.revision = p.revision"
         " left join version v on v.collection_id = m.collection_id and v.number = m.new and m.alias = 'latest'"
-        " where c.project_id = :p and m.new is not null order by c.name",
-        {"p": project_id, "a": alias, "r": revision, "at": 1 << 62 if at is None else at},
+        " order by c.name"
     )
-    return [_entry(project, r[15], alias, r) for r in rows]
+    asked: dict[str, Any] = {"p": project_id, "a": alias, "r": revision, "at": 1 << 62 if at is None else at}
+    found: list[tuple[HistoryEntry, int]] = []
+    while limit is None or len(found) < limit:
+        many = ALL if limit is None else limit
+        rows = s.rows(sql, {**asked, "after": after or "", "n": many})
+        there = [(_entry(project, r[15], alias, r), int(r[16])) for r in rows if r[5] is not None]
+        found += there if limit is None else there[: limit - len(found)]
+        if len(rows) < many:
+            break
+        after = rows[-1][15]
+    return found
 
 
 def revision_at(s: Session, project_id: int, at: int) -> int:
     """The project's revision at a time."""
-    row = s.row("select max(revision) from promotion where project_id = :p and at <= :at", {"p": project_id, "at": at})
-    return int(row[0] or 0) if row else 0
+    row = s.row(  # times grow with the revisions
+        "select revision from promotion where project_id = :p and at <= :at order by at desc limit 1",
+        {"p": project_id, "at": at},
+    )
+    return int(row[0]) if row else 0
 
 
 def promotions(
-    s: Session, project_id: int, project: str, *, limit: int = 20, revision: int | None = None
+    s: Session,
+    project_id: int,
+    project: str,
+    *,
+    limit: int = 20,
+    revision: int | None = None,
+    before: int | None = None,
 ) -> list[Promotion]:
-    """The newest promotions, newest first; or the one of a revision."""
+    """The newest promotions, newest first, or those of revisions below one; or the one of a revision."""
+    which = "p.revision < :r" if revision is None else "p.revision = :r"
+    bound = revision if revision is not None else ALL if before is None else before
     rows = s.rows(
         "select p.revision, p.at, p.actor, p.verb, p.reason, p.ticket, p.results, p.undoes, p.policy, p.approvals,"
         " p.break_glass, w.reviewer, w.reason from promotion p"
         " left join review w on w.project_id = p.project_id and w.revision = p.revision"
-        " where p.project_id = :p and (cast(:r as bigint) is null or p.revision = :r)"
-        " order by p.revision desc limit :limit",
-        {"p": project_id, "r": revision, "limit": limit},
+        f" where p.project_id = :p and {which} order by p.revision desc limit :limit",
+        {"p": project_id, "r": bound, "limit": limit},
     )
     made = []
     for r in rows:

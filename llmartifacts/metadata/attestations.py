@@ -160,12 +160,14 @@ def known(s: Session, project_id: int, purpose: Purpose, envelope: str, digest: 
     return None if row is None else _attestation(row)
 
 
-def listed(s: Session, project_id: int, purpose: Purpose, alias: str, limit: int = MOST) -> list[AttestationRow]:
-    """The newest statements of a project for an alias, the newest first."""
+def listed(
+    s: Session, project_id: int, purpose: Purpose, alias: str, limit: int = MOST, before: int | None = None
+) -> list[AttestationRow]:
+    """The newest statements of a project for an alias, the newest first; those with lower numbers than one."""
     rows = s.rows(
-        f"select {_ATTESTATION} from attestation a"
-        " where a.project_id = :p and a.purpose = :what and a.alias = :alias order by a.id desc limit :n",
-        {"p": project_id, "what": purpose, "alias": alias, "n": limit},
+        f"select {_ATTESTATION} from attestation a where a.project_id = :p and a.purpose = :what"
+        " and a.alias = :alias and a.id < :before order by a.id desc limit :n",
+        {"p": project_id, "what": purpose, "alias": alias, "n": limit, "before": ALL if before is None else before},
     )
     return [_attestation(r) for r in rows]
 

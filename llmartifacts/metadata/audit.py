@@ -1,10 +1,9 @@
 """The audit's entries: one for every change, in the change's own transaction.
 
 Their numbers have no gaps and are in the order in which the changes were committed: only so does the tree over them
-only ever grow. SQLite has one writer at a time, so nothing more is needed. A database in which several write at once
-has to hold them in line from here until they commit (PostgreSQL: an advisory lock of the transaction, taken first
-thing in `record`). One that does not lets the second of two writers fail, since both take the same number; it never
-lets an entry slip in below one that is already there.
+only ever grow. That holds because writers come one at a time: SQLite has one, and on PostgreSQL every write transaction
+begins with an advisory lock that it keeps until it is committed. A database that let two in would have the second of
+them fail, since both take the same number; it never lets an entry slip in below one that is already there.
 """
 
 from __future__ import annotations
@@ -115,9 +114,9 @@ def origin(s: Session) -> str:
 
 def after(s: Session, project_id: int | None, last: int, limit: int = PAGE) -> list[tuple[int, str, bytes]]:
     """A page of entries after a number, in order: number, entry, leaf hash."""
+    of_project = "" if project_id is None else " and project_id = :p"
     rows = s.rows(
-        "select id, entry, leaf from audit where id > :last and (cast(:p as bigint) is null or project_id = :p)"
-        " order by id limit :n",
+        f"select id, entry, leaf from audit where id > :last{of_project} order by id limit :n",
         {"last": last, "p": project_id, "n": limit},
     )
     return [(r[0], r[1], _bytes(r[2])) for r in rows]
@@ -133,12 +132,19 @@ def stored_after(s: Session, last: int, limit: int = PAGE) -> list[StoredEntry]:
     ]
 
 
-def newest(s: Session, project_id: int | None, verb: str | None, limit: int) -> list[StoredEntry]:
-    """The newest entries, of one project and of one verb where they are given, the newest last."""
+def newest(
+    s: Session, project_id: int | None, verb: str | None, limit: int, before: int | None = None
+) -> list[StoredEntry]:
+    """The newest entries below a number, of one project and of one verb where they are given, the newest last.
+
+    Entries of `log` are many, and lie close together; the others have indices of their own, which `log` costs nothing.
+    """
+    wanted = "" if project_id is None else " and a.project_id = :p"
+    if verb is not None:
+        wanted += " and a.verb = :v" + ("" if verb == "log" else " and a.verb <> 'log'")
     rows = s.rows(
-        f"select {_COLUMNS} {_FROM} where (cast(:p as bigint) is null or a.project_id = :p)"
-        " and (cast(:v as text) is null or a.verb = :v) order by a.id desc limit :n",
-        {"p": project_id, "v": verb, "n": limit},
+        f"select {_COLUMNS} {_FROM} where a.id < :before{wanted} order by a.id desc limit :n",
+        {"p": project_id, "v": verb, "n": limit, "before": 1 << 62 if before is None else before},
     )
     return [_stored(r) for r in reversed(rows)]
 

@@ -43,7 +43,18 @@ class Database(Protocol):
         """A read transaction: everything in it is of one moment. In a transaction of this thread, that one again."""
 
     def writing(self) -> AbstractContextManager[Session]:
-        """A write transaction, one at a time, in fair order. Raises `Busy`, `NotAllowed`."""
+        """A write transaction, one at a time, in fair order.
+
+        In a write transaction of this thread, a part of that one: it is committed with it, and an error that leaves
+        the part undoes the part alone and goes on up. Whoever catches an error of a statement and goes on must do so
+        outside of a part, since a database may refuse whatever follows a failed statement. In a read transaction of
+        this thread it cannot be had.
+
+        Raises:
+            Busy: Another writer held on for longer than was waited.
+            NotAllowed: It cannot be written.
+            RuntimeError: A read transaction is open in this thread.
+        """
 
     def size(self) -> int:
         """Bytes it takes."""

@@ -16,7 +16,9 @@ PAGE = 100
 MAX_ANCESTORS = 10_000
 
 
-def reports_on(s: Session, project_id: int, project: str, digest: Digest, before: int = 1 << 62) -> list[VersionRow]:
+def reports_on(
+    s: Session, project_id: int, project: str, digest: Digest, before: int = 1 << 62, *, vouched: bool = True
+) -> list[VersionRow]:
     """A page of the reports of a project that were logged with this content among their inputs, the newest first.
 
     One that was logged several times is as old as its first log, and withdrawn if any of them is: the same evidence
@@ -28,6 +30,8 @@ def reports_on(s: Session, project_id: int, project: str, digest: Digest, before
         project: Its name.
         digest: The content.
         before: Only reports with a lower id; the last id of a page begins the next.
+        vouched: Those that somebody who may vouch for evidence logged, under whatever name; or those that nobody such
+            did. They are looked for apart, so that however many of the second kind hide none of the first.
     """
     rows = s.rows(
         "with about(digest) as (select distinct r.digest from version v join collection c on c.id = v.collection_id"
@@ -35,8 +39,9 @@ def reports_on(s: Session, project_id: int, project: str, digest: Digest, before
         " where v.digest = :d and c.project_id = :p and rc.project_id = :p and rc.kind = 'report')"
         " select min(r.id) from about a join version r on r.digest = a.digest"
         " join collection rc on rc.id = r.collection_id where rc.project_id = :p"
-        " group by r.digest having count(r.yanked_at) = 0 and min(r.id) < :before order by 1 desc limit :n",
-        {"d": digest_bytes(digest), "p": project_id, "before": before, "n": PAGE},
+        " group by r.digest having count(r.yanked_at) = 0 and max(r.vouched) = :v and min(r.id) < :before"
+        " order by 1 desc limit :n",
+        {"d": digest_bytes(digest), "p": project_id, "before": before, "v": int(vouched), "n": PAGE},
     )
     return versions.by_id(s, project, [row[0] for row in rows])
 

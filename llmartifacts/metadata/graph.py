@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from llmartifacts.metadata.database import Session
+from collections.abc import Callable, Sequence
+
+from llmartifacts.metadata.database import Row, Session
 from llmartifacts.records.digest import digest_from_bytes
 from llmartifacts.records.lineage import Direction, Edge, Lineage, Node
 from llmartifacts.records.names import LATEST
@@ -28,8 +30,12 @@ def parts(s: Session, version_id: int) -> dict[str, tuple[str, int, bool]]:
     return {r[0]: (r[1], r[2], r[3] is not None) for r in rows}
 
 
-def closure(s: Session, version_id: int, direction: Direction) -> Lineage:
-    """Everything that a version came from, or that came of it."""
+def closure(s: Session, version_id: int, direction: Direction, visible: Callable[[str], bool] | None = None) -> Lineage:
+    """Everything that a version came from, or that came of it.
+
+    Where somebody may not see every project, what lies in another, and what is reached through it only, is left out,
+    and nothing tells that it is there.
+    """
     here, there = ("child", "parent") if direction == "up" else ("parent", "child")
     reach = (
         f"with recursive reach(id) as (select cast(:v as bigint) union select e.{there} from edge e"
@@ -41,6 +47,16 @@ def closure(s: Session, version_id: int, direction: Direction) -> Lineage:
         " join project p on p.id = c.project_id order by p.name, c.name, v.number",
         {"v": version_id},
     )
+    links = s.rows(
+        f"{reach} select e.child, e.parent, e.relation, e.role from edge e"
+        f" join reach r on e.{here} = r.id order by e.child, e.relation, e.role, e.parent",
+        {"v": version_id},
+    )
+    if visible is not None:
+        seen = {project: visible(project) for project in {row[1] for row in rows}}
+        near = _reached(version_id, direction, links, {row[0] for row in rows if seen[row[1]]})
+        rows = [row for row in rows if row[0] in near]
+        links = [link for link in links if link[0] in near and link[1] in near]
     aliases: dict[int, list[str]] = {}
     for vid, name in s.rows(
         f"{reach} select v.id, a.name from reach r join version v on v.id = r.id"
@@ -58,14 +74,7 @@ def closure(s: Session, version_id: int, direction: Direction) -> Lineage:
         nodes[label] = Node(label, kind, label, digest_from_bytes(digest), tuple(named))
         if run:
             runs.setdefault(run, []).append(label)
-    edges = [
-        Edge(labels[child], labels[parent], relation, role)
-        for child, parent, relation, role in s.rows(
-            f"{reach} select e.child, e.parent, e.relation, e.role from edge e"
-            f" join reach r on e.{here} = r.id order by e.child, e.relation, e.role, e.parent",
-            {"v": version_id},
-        )
-    ]
+    edges = [Edge(labels[child], labels[parent], relation, role) for child, parent, relation, role in links]
     if direction == "up":
         for run, children in runs.items():
             row = s.row("select name, status from run where id = :r", {"r": run})
@@ -74,3 +83,18 @@ def closure(s: Session, version_id: int, direction: Direction) -> Lineage:
                 edges += [Edge(child, f"run:{run}", "produced_by") for child in children]
     edges.sort(key=lambda e: (e.child, e.relation, e.role, e.parent))
     return Lineage(labels[version_id], direction, nodes, tuple(edges))
+
+
+def _reached(start: int, direction: Direction, links: Sequence[Row], allowed: set[int]) -> set[int]:
+    """The versions that a walk from one reaches without stepping on any that is not allowed."""
+    onward: dict[int, list[int]] = {}
+    for child, parent, *_ in links:
+        here, there = (child, parent) if direction == "up" else (parent, child)
+        onward.setdefault(here, []).append(there)
+    found, left = {start}, [start]
+    while left:
+        for one in onward.get(left.pop(), ()):
+            if one in allowed and one not in found:
+                found.add(one)
+                left.append(one)
+    return found

@@ -22,11 +22,13 @@ def current(s: Session, project_id: int, project: str) -> PolicyRecord | None:
     return found[0] if found and (found[0].body or found[0].digest != NONE) else None
 
 
-def newest(s: Session, project_id: int, project: str, limit: int = 1 << 40) -> list[PolicyRecord]:
-    """Every policy that was set, the newest first."""
+def newest(
+    s: Session, project_id: int, project: str, limit: int = 1 << 40, before: int | None = None
+) -> list[PolicyRecord]:
+    """Every policy that was set, the newest first; those with lower numbers than one."""
     rows = s.rows(
-        f"select {_COLUMNS} from policy where project_id = :p order by number desc limit :n",
-        {"p": project_id, "n": limit},
+        f"select {_COLUMNS} from policy where project_id = :p and number < :before order by number desc limit :n",
+        {"p": project_id, "n": limit, "before": 1 << 40 if before is None else before},
     )
     return [_record(project, row) for row in rows]
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llmartifacts.errors import Conflict, InvalidReference, NotFound, WrongKind
-from llmartifacts.metadata.database import Session
+from llmartifacts.metadata.database import Row, Session
 from llmartifacts.records.digest import Digest, digest_bytes
 from llmartifacts.records.names import near_names
 from llmartifacts.records.promotion import promotion_id
 from llmartifacts.records.times import from_micros
 from llmartifacts.records.version import Collection, Project
+
+ALL = 1 << 40
+"""A limit that is none."""
+FEW = 400
+"""Names that one is compared with, to find the one that was meant."""
+_PROJECT = "p.name, p.revision, p.collections, p.created_at"
 
 
 @dataclass(slots=True)
@@ -28,13 +35,33 @@ class CollectionRow:
     latest_move: int
 
 
-def find_project(s: Session, name: str) -> tuple[int, int]:
-    """Id and revision of a project. Raises `NotFound` with near names."""
+def find_project(s: Session, name: str, visible: Callable[[str], bool] | None = None) -> tuple[int, int]:
+    """Id and revision of a project. Raises `NotFound` with near names, of those that are `visible`."""
     row = s.row("select id, revision from project where name_key = :k and name = :n", {"k": name.casefold(), "n": name})
     if row is None:
-        known = [r[0] for r in s.rows("select name from project order by name limit 10000")]
-        raise NotFound(f"there is no project {name!r}", what="project", name=name, near=near_names(name, known))
+        raise missing_project(s, name, visible)
     return row[0], row[1]
+
+
+def missing_project(s: Session, name: str, visible: Callable[[str], bool] | None = None) -> NotFound:
+    """The error for a project that is not there, or that somebody may not see: then it is the very same."""
+    known = _around(s, "project where", {"k": name.casefold()})
+    near = near_names(name, [k for k in known if visible is None or visible(k)])
+    return NotFound(f"there is no project {name!r}", what="project", name=name, near=near)
+
+
+def _around(s: Session, source: str, asked: Mapping[str, Any]) -> list[str]:
+    """Names that one may have been meant for: all where they are few, else those beside it in their order.
+
+    To compare it with each of 10,000 would take a tenth of a second, and anybody can ask for what is not there.
+    """
+    few = {**asked, "n": FEW + 1}
+    every = s.rows(f"select name from {source} name_key is not null order by name_key limit :n", few)
+    if len(every) > FEW:
+        half = {**asked, "n": FEW // 2}
+        every = s.rows(f"select name from {source} name_key >= :k order by name_key limit :n", half)
+        every += s.rows(f"select name from {source} name_key < :k order by name_key desc limit :n", half)
+    return [str(r[0]) for r in every]
 
 
 def lock_project(s: Session, name: str) -> tuple[int, int]:
@@ -70,17 +97,22 @@ def insert_project(s: Session, name: str) -> int:
 
 def project_record(s: Session, name: str) -> Project:
     """One project. Raises `NotFound`."""
-    find_project(s, name)
-    return next(p for p in list_projects(s) if p.name == name)
+    project_id, _ = find_project(s, name)
+    row = s.row(f"select {_PROJECT} from project p where p.id = :p", {"p": project_id})
+    return _project(row or (name, 0, 0, 0))
 
 
-def list_projects(s: Session) -> list[Project]:
-    """Every project, by name."""
+def list_projects(s: Session, limit: int | None = None, after: str | None = None) -> list[Project]:
+    """Every project, by name; a page of those with names above one."""
     rows = s.rows(
-        "select p.name, p.revision, (select count(*) from collection c where c.project_id = p.id), p.created_at"
-        " from project p order by p.name"
+        f"select {_PROJECT} from project p where p.name > :after order by p.name limit :n",
+        {"after": after or "", "n": ALL if limit is None else limit},
     )
-    return [Project(r[0], r[1], r[2], from_micros(r[3])) for r in rows]
+    return [_project(r) for r in rows]
+
+
+def _project(row: Row) -> Project:
+    return Project(row[0], row[1], row[2], from_micros(row[3]))
 
 
 def bump(
@@ -143,12 +175,7 @@ def find_collection(s: Session, project_id: int, name: str) -> CollectionRow:
 
 def missing_collection(s: Session, project_id: int, name: str) -> NotFound:
     """The error for a name that is not there, with near names."""
-    known = [
-        r[0]
-        for r in s.rows(
-            "select name from collection where project_id = :p order by name limit 10000", {"p": project_id}
-        )
-    ]
+    known = _around(s, "collection where project_id = :p and", {"p": project_id, "k": name.casefold()})
     return NotFound(f"there is no collection {name!r}", what="collection", name=name, near=near_names(name, known))
 
 
@@ -170,6 +197,7 @@ def ensure_collection(s: Session, project_id: int, name: str, kind: str, now: in
             " values (:p, :n, :k, :kind, :at) returning id",
             {"p": project_id, "n": name, "k": name.casefold(), "kind": kind, "at": now},
         )
+        s.run("update project set collections = collections + 1 where id = :p", {"p": project_id})
         return CollectionRow(made[0] if made else 0, project_id, name, kind, 0, None, 0)
     found = CollectionRow(*row)
     if found.name != name:
@@ -187,18 +215,24 @@ def ensure_collection(s: Session, project_id: int, name: str, kind: str, now: in
     return found
 
 
-def list_collections(s: Session, project_id: int, project: str, kind: str | None) -> list[Collection]:
-    """Every collection of a project, by name."""
-    rows = s.rows(
-        "select c.id, c.name, c.kind, c.head, c.latest, c.created_at from collection c where c.project_id = :p"
-        " and (cast(:kind as text) is null or c.kind = :kind) order by c.name",
-        {"p": project_id, "kind": kind},
-    )
+def list_collections(
+    s: Session,
+    project_id: int,
+    project: str,
+    kind: str | None = None,
+    limit: int | None = None,
+    after: str | None = None,
+) -> list[Collection]:
+    """Every collection of a project, by name; a page of those with names above one."""
+    of_kind = "" if kind is None else " and c.kind = :kind"
+    page = f"from collection c where c.project_id = :p{of_kind} and c.name > :after order by c.name limit :n"
+    asked = {"p": project_id, "kind": kind, "after": after or "", "n": ALL if limit is None else limit}
+    rows = s.rows(f"select c.id, c.name, c.kind, c.head, c.latest, c.created_at {page}", asked)
     aliases: dict[int, dict[str, int]] = {}
     for collection_id, name, number in s.rows(
-        "select a.collection_id, a.name, a.number from alias a join collection c on c.id = a.collection_id"
-        " where c.project_id = :p and a.number is not null order by a.name",
-        {"p": project_id},
+        f"select a.collection_id, a.name, a.number from (select c.id {page}) x"
+        " join alias a on a.collection_id = x.id where a.number is not null order by a.name",
+        asked,
     ):
         aliases.setdefault(collection_id, {})[name] = number
     return [Collection(project, r[1], r[2], r[3], r[4], aliases.get(r[0], {}), from_micros(r[5])) for r in rows]

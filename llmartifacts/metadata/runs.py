@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llmartifacts.errors import Conflict, NotFound
+from llmartifacts.errors import Conflict, NotAllowed, NotFound
 from llmartifacts.metadata.database import Row, Session
 from llmartifacts.records.digest import digest_from_bytes
 from llmartifacts.records.names import near_names
@@ -45,11 +45,16 @@ def attach(s: Session, run: str, version_id: int, relation: str) -> None:
     )
 
 
-def require_running(s: Session, project_id: int, project: str, run: str) -> None:
-    """Check that a run is open. Raises `NotFound`, `Conflict`."""
-    found = get(s, project_id, project, run)
-    if found.status != "running":
-        raise Conflict(f"the run {run} has ended ({found.status})", field="run", next_step="Begin another run.")
+def require_running(s: Session, project_id: int, project: str, run: str, author: str | None = None) -> None:
+    """Check that a run is open, and somebody's own where it must be. Raises `NotFound`, `Conflict`, `NotAllowed`."""
+    row = s.row("select status, author from run where id = :r and project_id = :p", {"r": run, "p": project_id})
+    if row is None:
+        raise _missing(s, project_id, run)
+    status, owner = row
+    if author is not None and owner != author:
+        raise NotAllowed(f"the run {run} is {owner}'s", field="run", next_step="Begin a run of your own.")
+    if status != "running":
+        raise Conflict(f"the run {run} has ended ({status})", field="run", next_step="Begin another run.")
 
 
 def end(s: Session, run: str, status: str, error: str) -> None:
@@ -64,21 +69,30 @@ def get(s: Session, project_id: int, project: str, run: str) -> RunRecord:
     """One run by id. Raises `NotFound`."""
     row = s.row(f"select {_COLUMNS} from run where id = :r and project_id = :p", {"r": run, "p": project_id})
     if row is None:
-        known = [
-            r[0]
-            for r in s.rows(
-                "select id from run where project_id = :p order by started_at desc limit 1000", {"p": project_id}
-            )
-        ]
-        raise NotFound(f"there is no run {run!r}", what="run", name=run, near=near_names(run, known))
+        raise _missing(s, project_id, run)
     return _record(s, project, row)
 
 
-def newest(s: Session, project_id: int, project: str, limit: int) -> list[RunRecord]:
-    """The newest runs, newest first."""
+def _missing(s: Session, project_id: int, run: str) -> NotFound:
+    rows = s.rows("select id from run where project_id = :p order by started_at desc limit 100", {"p": project_id})
+    return NotFound(
+        f"there is no run {run!r:.200}", what="run", name=run, near=near_names(run, [str(r[0]) for r in rows])
+    )
+
+
+def newest(s: Session, project_id: int, project: str, limit: int, before: str | None = None) -> list[RunRecord]:
+    """The newest runs, newest first; those that come after one in this order. Raises `NotFound`."""
+    first = (
+        None
+        if before is None
+        else s.row("select started_at from run where id = :r and project_id = :p", {"r": before, "p": project_id})
+    )
+    if before is not None and first is None:
+        raise NotFound(f"there is no run {before!r}", what="run", name=before)
     rows = s.rows(
-        f"select {_COLUMNS} from run where project_id = :p order by started_at desc, id limit :n",
-        {"p": project_id, "n": limit},
+        f"select {_COLUMNS} from run where project_id = :p and started_at <= :at and (started_at < :at or id > :r)"
+        " order by started_at desc, id limit :n",
+        {"p": project_id, "n": limit, "at": 1 << 62 if first is None else first[0], "r": before or ""},
     )
     return [_record(s, project, row) for row in rows]
 

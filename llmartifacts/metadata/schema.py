@@ -103,7 +103,8 @@ MIGRATIONS: tuple[str, ...] = (
     create index membership_member on membership(member_id);
     create table access_grant(
       id {id}, account_id bigint not null references account(id), role {text} not null,
-      project_id bigint references project(id), aliases {text} not null, at bigint not null, granted_by {text} not null);
+      project_id bigint references project(id), aliases {text} not null, at bigint not null,
+      granted_by {text} not null);
     create index access_grant_account on access_grant(account_id);
     create index access_grant_project on access_grant(project_id);
     create table protected_alias(
@@ -130,6 +131,20 @@ MIGRATIONS: tuple[str, ...] = (
       primary key(upload_id, blob));
     create index upload_blob_blob on upload_blob(blob);
     alter table version add column vouched bigint not null default 1;
+    alter table project add column collections bigint not null default 0;
+    update project set collections = (select count(*) from collection c where c.project_id = project.id);
+    create table alias_holder(
+      project_id bigint not null references project(id), alias {text} not null, collection {text} not null,
+      collection_id bigint not null references collection(id), primary key(project_id, alias, collection)) {keyed};
+    insert into alias_holder(project_id, alias, collection, collection_id)
+      select c.project_id, a.name, c.name, c.id from alias a join collection c on c.id = a.collection_id;
+    create index project_listed on project(name);
+    create index collection_listed on collection(project_id, name);
+    create index collection_kind on collection(project_id, kind, name);
+    create index attestation_listed on attestation(project_id, purpose, alias, id);
+    create index audit_verb on audit(verb, id) where verb <> 'log';
+    create index audit_project_verb on audit(project_id, verb, id) where verb <> 'log';
+    create index audit_of_all on audit(subject, id) where project_id is null;
     """,
 )
 

@@ -113,11 +113,13 @@ class SqliteDatabase:
 
     @contextmanager
     def writing(self) -> Iterator[_Session]:
-        """A write transaction, one at a time, in fair order."""
+        """A write transaction, one at a time, in fair order; inside one of this thread, a part of it."""
         with database_errors(self.path):
             with self._connections.use() as session:
                 if session.depth:
-                    raise RuntimeError("a write transaction is open in this thread already")
+                    with session.part():
+                        yield session
+                    return
                 if session.readonly:
                     raise read_only(self.path, session.unwritable)
             with self._queue.head(self._wait), self._connections.use() as session:
@@ -155,6 +157,7 @@ class _Session:
     def __init__(self, path: Path, create: bool) -> None:
         self.path = path
         self.depth = 0
+        self.writing = False
         self._pid = os.getpid()
         self._alone: _State | None = None
         self.unwritable: Exception | None = None
@@ -207,17 +210,37 @@ class _Session:
     def begin(self, sql: str) -> None:
         self.connection.execute(sql)
         self.depth += 1
+        self.writing = sql != "begin"
 
     def end(self, sql: str) -> None:
         if self._pid != os.getpid():
             raise NotAllowed("a transaction was taken across a fork", next_step="End it before the fork.")
         self.depth -= 1
+        if sql == "rollback" and not self.connection.in_transaction:
+            return  # a full disk, or a failure of it, has undone everything already
         try:
             self.connection.execute(sql)
         except BaseException:
             if self.connection.in_transaction:
                 self.connection.execute("rollback")
             raise
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """A part of the open write transaction that is undone by itself if an error leaves it."""
+        if not self.writing:
+            raise RuntimeError("a read transaction is open in this thread, and cannot be written in")
+        self.connection.execute("savepoint part")
+        try:
+            yield
+        except BaseException:
+            if self._pid == os.getpid() and self.connection.in_transaction:
+                self.connection.execute("rollback to part")
+                self.connection.execute("release part")
+            raise
+        if self._pid != os.getpid():
+            raise NotAllowed("a transaction was taken across a fork", next_step="End it before the fork.")
+        self.connection.execute("release part")
 
     def usable(self) -> bool:
         """Whether it shows what is stored now: not if the file was replaced, or written to beside it."""

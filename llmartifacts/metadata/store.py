@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from llmartifacts.errors import NewerFormat
+from llmartifacts.errors import NewerFormat, NotFound
 from llmartifacts.metadata.database import Database, Session
 from llmartifacts.metadata.schema import MIGRATIONS, SCHEMA, statements
 
@@ -22,18 +22,19 @@ class MetadataStore:
     Raises:
         NewerFormat: It was written by a newer release.
         NotAllowed: It is older and cannot be written.
+        NotFound: There is no schema, and none is to be made.
     """
 
     def __init__(self, database: Database, *, create: bool = False) -> None:
         self.database = database
-        if create:
-            with database.writing() as s:
-                s.run(
-                    f"create table if not exists meta(name {database.types['text']} primary key, value bigint not null)"
-                )
-                s.run("insert into meta(name, value) values ('schema', 0) on conflict do nothing")
-        with database.reading() as s:
-            current = _schema(s) == SCHEMA
+        try:
+            with database.reading() as s:
+                current = _schema(s) == SCHEMA
+        except NotFound:
+            if not create:
+                raise
+            current = False
+            self._begin()
         if not current:
             self._migrate()
 
@@ -48,6 +49,13 @@ class MetadataStore:
     def close(self) -> None:
         """Close the database."""
         self.database.close()
+
+    def _begin(self) -> None:
+        # Only where it is not there: a server's user may have the right to use tables, and none to make them.
+        text = self.database.types["text"]
+        with self.database.writing() as s:
+            s.run(f"create table if not exists meta(name {text} primary key, value bigint not null)")
+            s.run("insert into meta(name, value) values ('schema', 0) on conflict do nothing")
 
     def _migrate(self) -> None:
         with self.database.writing() as s:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from llmartifacts.errors import Conflict, Damaged, InvalidReference, NotFound
 from llmartifacts.metadata.database import Row, Session
-from llmartifacts.metadata.projects import CollectionRow, find_project, missing_collection
+from llmartifacts.metadata.projects import CollectionRow, find_project, missing_collection, missing_project
 from llmartifacts.records.digest import Blob, Digest, digest_bytes, digest_from_bytes
 from llmartifacts.records.manifest import INLINE_BYTES, Manifest
 from llmartifacts.records.names import LATEST, MAX_VERSIONS, near_names, refuse_too_many_tags
@@ -15,10 +16,21 @@ from llmartifacts.records.reference import Reference
 from llmartifacts.records.times import from_micros
 from llmartifacts.records.version import Version
 
+TOGETHER = 200
+"""Rows that one statement asks for."""
 _COLUMNS = (
     "v.id, c.id, c.name, c.kind, v.number, v.digest, v.created_at, v.author, v.message, v.size, v.git_commit, v.run_id,"
     " v.yanked_at, v.yank_reason, c.latest"
 )
+
+
+T = TypeVar("T")
+
+
+def batched(many: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The same in order, so many at a time."""
+    for start in range(0, len(many), size):
+        yield many[start : start + size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +120,19 @@ def find(s: Session, project_id: int, project: str, reference: Reference) -> Ver
     return found
 
 
-def find_anywhere(s: Session, project_id: int, project: str, reference: Reference) -> VersionRow:
-    """As `find`, but the reference may name another project: lineage crosses them."""
+def find_anywhere(
+    s: Session, project_id: int, project: str, reference: Reference, visible: Callable[[str], bool] | None = None
+) -> VersionRow:
+    """As `find`, but the reference may name another project: lineage crosses them.
+
+    One that is not `visible` is told of as one that is not there.
+    """
     if reference.project is None or reference.project == project:
         return find(s, project_id, project, reference)
-    return find(s, find_project(s, reference.project)[0], reference.project, reference)
+    other = reference.project
+    if visible is not None and not visible(other):
+        raise missing_project(s, other, visible)
+    return find(s, find_project(s, other, visible)[0], other, reference)
 
 
 _PROMISED = (
@@ -174,13 +194,15 @@ def _missing(s: Session, project_id: int, reference: Reference) -> NotFound | Da
 
 def by_id(s: Session, project: str, version_ids: Sequence[int]) -> list[VersionRow]:
     """Versions by id, in the order given."""
-    found = {
-        i: _made(row, project)
-        for i in version_ids
-        for row in s.rows(
-            f"select {_COLUMNS} from version v join collection c on c.id = v.collection_id where v.id = :i", {"i": i}
+    found: dict[int, VersionRow] = {}
+    for some in batched(version_ids, TOGETHER):
+        values, asked = _values([(i,) for i in some], "i")
+        rows = s.rows(
+            f"with asked(i) as (values {values}) select {_COLUMNS} from asked a join version v on v.id = a.i"
+            " join collection c on c.id = v.collection_id",
+            asked,
         )
-    }
+        found |= {row[0]: _made(row, project) for row in rows}
     return [found[i] for i in version_ids]
 
 
@@ -243,24 +265,91 @@ def page(
     return [_made(row, project) for row in rows]
 
 
+def by_numbers(s: Session, project: str, wanted: Sequence[tuple[int, int]]) -> list[VersionRow]:
+    """Versions by id of the collection and number, in the order given; they are known to be there."""
+    found: dict[tuple[int, int], VersionRow] = {}
+    for some in batched(wanted, TOGETHER):
+        values, asked = _values(some, "cn")
+        rows = s.rows(
+            f"with asked(c, n) as (values {values}) select {_COLUMNS} from asked a"
+            " join version v on v.collection_id = a.c and v.number = a.n join collection c on c.id = v.collection_id",
+            asked,
+        )
+        found |= {(row[1], row[4]): _made(row, project) for row in rows}
+    if len(found) < len(set(wanted)):
+        raise Damaged("a version that an alias names is missing in the database", next_step=_SEE)
+    return [found[one] for one in wanted]
+
+
 def complete(s: Session, found: Sequence[VersionRow]) -> list[Version]:
     """The versions with their tags and aliases."""
-    return [_completed(s, row) for row in found]
+    if len(found) == 1:
+        return [_completed(s, found[0])]
+    labels: dict[int, list[tuple[str, str | None]]] = {row.id: [] for row in found}
+    for some in batched(found, TOGETHER):
+        values, asked = _values([(row.id, row.collection_id, row.version.number) for row in some], "vcn")
+        for version_id, name, value in s.rows(
+            f"with asked(v, c, n) as (values {values})"
+            " select a.v, t.name, t.value from asked a join tag t on t.version_id = a.v"
+            " union all select a.v, l.name, null from asked a join alias l on l.collection_id = a.c and l.number = a.n",
+            asked,
+        ):
+            labels[version_id].append((name, value))
+    return [_labelled(row, labels[row.id]) for row in found]
+
+
+def _values(rows: Sequence[Sequence[int]], columns: str) -> tuple[str, dict[str, int]]:
+    """The text of some rows of numbers as parameters, and the parameters."""
+    text = ", ".join("(" + ", ".join(f":{c}{i}" for c in columns) + ")" for i in range(len(rows)))
+    return text, {f"{c}{i}": row[k] for i, row in enumerate(rows) for k, c in enumerate(columns)}
 
 
 def _completed(s: Session, row: VersionRow) -> Version:
+    return _labelled(
+        row,
+        s.rows(
+            "select name, value from tag where version_id = :v"
+            " union all select name, null from alias where collection_id = :c and number = :n",
+            {"v": row.id, "c": row.collection_id, "n": row.version.number},
+        ),
+    )
+
+
+def _labelled(row: VersionRow, labels: Iterable[Row | tuple[str, str | None]]) -> Version:
+    """A version with its tags, and with its aliases, which have no value."""
     tags: dict[str, str] = {}
     names = [LATEST] if row.latest == row.version.number else []
-    for name, value in s.rows(
-        "select name, value from tag where version_id = :v"
-        " union all select name, null from alias where collection_id = :c and number = :n",
-        {"v": row.id, "c": row.collection_id, "n": row.version.number},
-    ):
+    for name, value in labels:
         if value is None:
             names.append(name)
         else:
             tags[name] = value
     return replace(row.version, tags=dict(sorted(tags.items())), aliases=tuple(sorted(names)))
+
+
+def first_of(s: Session, project_id: int, project: str, digest: Digest) -> VersionRow | None:
+    """The version of a project that was the first with some content; None if none has it."""
+    row = s.row(
+        f"select {_COLUMNS} from version v join collection c on c.id = v.collection_id"
+        " where v.digest = :d and c.project_id = :p order by v.id limit 1",
+        {"d": digest_bytes(digest), "p": project_id},
+    )
+    return None if row is None else _made(row, project)
+
+
+def sizes(s: Session, project_id: int, blobs: Sequence[Digest]) -> dict[Digest, int]:
+    """The blobs, of those asked for, that versions of a project need: digest -> bytes."""
+    found: dict[Digest, int] = {}
+    for some in batched(blobs, TOGETHER):
+        rows = s.rows(
+            f"with asked(blob) as (values {', '.join(f'(:b{i})' for i in range(len(some)))})"
+            " select a.blob, (select x.size from content x where x.blob = a.blob and exists (select 1 from version v"
+            " join collection c on c.id = v.collection_id where v.digest = x.manifest and c.project_id = :p) limit 1)"
+            " from asked a",
+            {"p": project_id, **{f"b{i}": digest_bytes(d) for i, d in enumerate(some)}},
+        )
+        found |= {digest_from_bytes(bytes(blob)): size for blob, size in rows if size is not None}
+    return found
 
 
 def insert_manifest(s: Session, manifest: Manifest) -> None:
@@ -310,6 +399,7 @@ def insert(
     git_commit: str,
     run: str,
     now: int,
+    vouched: bool = True,
 ) -> int:
     """Number a new version; returns its id. Raises `Conflict` where there is no number left."""
     if collection.head >= MAX_VERSIONS:
@@ -320,8 +410,8 @@ def insert(
         )
     collection.head += 1
     row = s.row(
-        "insert into version(collection_id, number, digest, size, author, message, git_commit, run_id, created_at)"
-        " values (:c, :n, :d, :size, :a, :m, :g, :r, :at) returning id",
+        "insert into version(collection_id, number, digest, size, author, message, git_commit, run_id, created_at,"
+        " vouched) values (:c, :n, :d, :size, :a, :m, :g, :r, :at, :vouched) returning id",
         {
             "c": collection.id,
             "n": collection.head,
@@ -332,9 +422,16 @@ def insert(
             "g": git_commit,
             "r": run,
             "at": now,
+            "vouched": int(vouched),
         },
     )
     return int(row[0]) if row else 0
+
+
+def vouch(s: Session, version_id: int) -> bool:
+    """Let a version count as evidence from now on; whether it did not before."""
+    row = s.row("update version set vouched = 1 where id = :v and vouched = 0 returning id", {"v": version_id})
+    return row is not None
 
 
 def set_tags(s: Session, version_id: int, tags: Mapping[str, str], remove: Sequence[str] = ()) -> None:

@@ -390,8 +390,8 @@ class Backend(Protocol):
     def set_policy(self, project: str, body: Mapping[str, Any] | None, *, message: str, actor: str) -> PolicyRecord:
         """Let a policy hold from now on; None takes the last one away."""
 
-    def policies(self, project: str, *, limit: int | None = None) -> list[PolicyRecord]:
-        """Every policy that was set, the newest first; the first one holds."""
+    def policies(self, project: str, *, limit: int | None = None, before: int | None = None) -> list[PolicyRecord]:
+        """Every policy that was set, the newest first; the first one holds. `before` is a policy's number."""
 
     def yank(self, project: str, reference: Reference, *, reason: str, actor: str) -> Version:
         """Withdraw a version; refused while an alias names it."""
@@ -415,8 +415,11 @@ class Backend(Protocol):
     def approve(self, project: str, envelope: bytes, *, actor: str) -> Approval:
         """Keep a signed approval of what holds now. Raises `NotAllowed`, `Damaged`, `Conflict`, `Refused`."""
 
-    def approvals(self, project: str, alias: str, *, limit: int = 50) -> list[Approval]:
-        """The newest approvals for an alias, newest first, each verified now; why one does not hold any more."""
+    def approvals(self, project: str, alias: str, *, limit: int = 50, before: str | None = None) -> list[Approval]:
+        """The newest approvals for an alias, newest first, each verified now; why one does not hold any more.
+
+        `before` is an approval's id. Raises `NotFound`, `InvalidInput`.
+        """
 
     def withdraw(self, project: str, approval: str, *, reason: str, actor: str) -> Approval:
         """Take an approval back. Raises `NotFound`."""
@@ -440,15 +443,20 @@ class Backend(Protocol):
         """Revoke a key for good. Raises `NotFound`."""
 
     # --- look
+    #
+    # Each list is a page of at most `limit`; None is all of it, which a remote backend fetches page by page. What
+    # `after` or `before` names need not be there any more where it is a name or a number; the page goes on beyond it.
 
-    def projects(self) -> list[Project]:
-        """Every project, by name."""
+    def projects(self, *, limit: int | None = None, after: str | None = None) -> list[Project]:
+        """Every project, by name; a page of `limit` projects with names above `after`."""
 
     def create_project(self, name: str, *, actor: str) -> Project:
         """Make a project. Raises `Conflict` if it exists."""
 
-    def collections(self, project: str, *, kind: str | None = None) -> list[Collection]:
-        """Every collection of a project, by name."""
+    def collections(
+        self, project: str, *, kind: str | None = None, limit: int | None = None, after: str | None = None
+    ) -> list[Collection]:
+        """Every collection of a project, by name; a page of `limit` collections with names above `after`."""
 
     def versions(
         self,
@@ -461,14 +469,29 @@ class Backend(Protocol):
     ) -> list[Version]:
         """Versions of a collection, newest first; a page of `limit` versions with numbers below `before`."""
 
-    def history(self, project: str, reference: Reference, *, limit: int | None = None) -> list[HistoryEntry]:
-        """Every move of one alias, newest first."""
+    def history(
+        self, project: str, reference: Reference, *, limit: int | None = None, before: int | None = None
+    ) -> list[HistoryEntry]:
+        """Every move of one alias, newest first; a page of `limit` moves with numbers below `before`."""
 
-    def promotions(self, project: str, *, limit: int = 20) -> list[Promotion]:
-        """The newest promotions of a project, newest first."""
+    def promotions(self, project: str, *, limit: int = 20, before: int | None = None) -> list[Promotion]:
+        """The newest promotions of a project, newest first, with revisions below `before`."""
 
-    def state(self, project: str, alias: str, *, at: datetime | None = None) -> State:
-        """What an alias meant everywhere in a project, at a time."""
+    def state(
+        self,
+        project: str,
+        alias: str,
+        *,
+        at: datetime | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+        revision: int | None = None,
+    ) -> State:
+        """What an alias meant everywhere in a project, at a time; a page of `limit` collections above the name `after`.
+
+        `revision` is what the first page said, so that the next ones are of the same moment; `latest` follows logs,
+        which no revision counts, and takes none.
+        """
 
     def lineage(self, project: str, reference: Reference, direction: Direction) -> Lineage:
         """The whole closure."""
@@ -486,19 +509,23 @@ class Backend(Protocol):
     def end_run(self, project: str, run: str, *, status: str, error: str = "", actor: str) -> RunRecord:
         """End a run as `done` or `failed`."""
 
-    def runs(self, project: str, *, limit: int = 50) -> list[RunRecord]:
-        """The newest runs, newest first."""
+    def runs(self, project: str, *, limit: int = 50, before: str | None = None) -> list[RunRecord]:
+        """The newest runs, newest first; those that come after the run with the id `before`. Raises `NotFound`."""
 
     def run(self, project: str, run: str) -> RunRecord:
         """One run by id. Raises `NotFound`."""
 
     # --- upkeep
 
-    def audit(self, project: str | None = None, *, limit: int | None = None) -> Iterator[Mapping[str, Any]]:
-        """Audit entries in order, as the JSON objects that were hashed."""
+    def audit(
+        self, project: str | None = None, *, limit: int | None = None, after: int = 0
+    ) -> Iterator[Mapping[str, Any]]:
+        """Audit entries in order, as the JSON objects that were hashed; those with numbers above `after`."""
 
-    def audit_log(self, project: str | None = None, *, verb: str | None = None, limit: int = 50) -> list[AuditEntry]:
-        """The newest audit entries, the newest last."""
+    def audit_log(
+        self, project: str | None = None, *, verb: str | None = None, limit: int = 50, before: int | None = None
+    ) -> list[AuditEntry]:
+        """The newest audit entries with numbers below `before`, the newest last."""
 
     def audit_checkpoint(self) -> Checkpoint:
         """Size and root of the whole audit now. Raises `Damaged`: an entry was altered or is missing."""

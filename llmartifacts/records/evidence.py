@@ -144,12 +144,14 @@ class RecordedReport:
         facts: What its config says.
         problem: What is wrong with its bytes; empty if they are what they claim.
         signers: Who signed it.
+        vouched: Whether it counts as evidence: on a server, whether an evaluator of the project logged it.
     """
 
     version: Version
     facts: ReportFacts
     problem: str = ""
     signers: tuple[Signer, ...] = ()
+    vouched: bool = True
 
     @property
     def at(self) -> datetime:

@@ -13,6 +13,7 @@ from llmartifacts.errors import (
     Conflict,
     InvalidReference,
     LlmartifactsError,
+    NotAllowed,
     NotFound,
     Refused,
     Yanked,
@@ -88,7 +89,7 @@ def approve(parts: Parts, project: str, envelope: bytes, *, actor: str) -> Appro
 
     Raises:
         InvalidInput: It is no approval.
-        NotAllowed: The key is not trusted, or was revoked.
+        NotAllowed: The key is not trusted, or was revoked; or, where who acts had to prove it, is somebody else's.
         Damaged: The signature is forged, or the statement speaks for another person than the key.
         NotFound: A version does not exist.
         Yanked: A version was withdrawn.
@@ -97,10 +98,16 @@ def approve(parts: Parts, project: str, envelope: bytes, *, actor: str) -> Appro
     """
     sealed = read_envelope(envelope)
     with parts.metadata.writing() as s:
-        project_id, _ = projects.find_project(s, project)
+        project_id, _ = projects.lock_project(s, project)  # no move is decided meanwhile
         key = good(signer(s, sealed))
         said = read_approval(sealed.payload)
         check_signer(key, said.person)
+        if parts.authenticated and same_person(key.person) != same_person(actor):
+            raise NotAllowed(
+                f"the key {key.short} is {key.person}'s, and {actor} hands it in",
+                field="envelope",
+                next_step=f"{key.person} approves it: signed in, with this key.",
+            )
         at = s.now()
         check_times(said.at, said.expires, from_micros(at))
         bound = said.binding
@@ -152,11 +159,26 @@ def approvals(s: Session, project_id: int, project: str, alias: str, digests: Se
     return [_opened(s, row, project, withdrawn) for row in rows]
 
 
-def list_approvals(parts: Parts, project: str, alias: str, *, limit: int = 50) -> list[Approval]:
-    """The newest approvals for an alias, the newest first; one that does not hold any more says why."""
+def list_approvals(
+    parts: Parts, project: str, alias: str, *, limit: int = 50, before: str | None = None
+) -> list[Approval]:
+    """The newest approvals for an alias, the newest first; one that does not hold any more says why.
+
+    Args:
+        parts: The stores.
+        project: Name of the project.
+        alias: The alias.
+        limit: At most so many.
+        before: Id of an approval; only those recorded before it.
+
+    Raises:
+        InvalidInput: `before` is no id of an approval of this project.
+    """
+    last = None if before is None else approval_number(before, project)
     with parts.metadata.reading() as s:
         project_id, _ = projects.find_project(s, project)
-        return [_standing(s, parts, project_id, project, row) for row in _rows(s, project_id, alias, limit)]
+        rows = attestations.listed(s, project_id, "approval", alias, limit, last)
+        return [_standing(s, parts, project_id, project, row) for row in rows]
 
 
 def withdraw(parts: Parts, project: str, approval: str, *, reason: str, actor: str) -> Approval:
@@ -174,7 +196,7 @@ def withdraw(parts: Parts, project: str, approval: str, *, reason: str, actor: s
     """
     number = approval_number(approval, project)
     with parts.metadata.writing() as s:
-        project_id, _ = projects.find_project(s, project)
+        project_id, _ = projects.lock_project(s, project)
         row = attestations.get(s, project_id, number)
         if row is None or row.purpose != "approval":
             raise NotFound(
@@ -202,10 +224,6 @@ def roles_of(s: Session, person: str) -> tuple[str, ...]:
 
 
 # --- helpers
-
-
-def _rows(s: Session, project_id: int, alias: str, limit: int) -> list[AttestationRow]:
-    return attestations.listed(s, project_id, "approval", alias, limit)
 
 
 def _standing(s: Session, parts: Parts, project_id: int, project: str, row: AttestationRow) -> Approval:

@@ -22,7 +22,7 @@ def attest(parts: Parts, project: str, envelope: bytes, *, actor: str) -> Subjec
     """Keep a person's signature under a report; raises as `approve`, and `WrongKind` if it is no report."""
     sealed = read_envelope(envelope)
     with parts.metadata.writing() as s:
-        project_id, _ = projects.find_project(s, project)
+        project_id, _ = projects.lock_project(s, project)
         key = good(signer(s, sealed))
         said = read_evaluation(sealed.payload)
         check_signer(key, said.person)

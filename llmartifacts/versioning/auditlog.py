@@ -21,11 +21,18 @@ from llmartifacts.versioning.parts import Parts
 _LOOK = "See all that is wrong: llmartifacts audit verify, with a checkpoint if you keep one."
 
 
-def log(parts: Parts, project: str | None = None, *, verb: str | None = None, limit: int = 50) -> list[AuditEntry]:
-    """The newest entries, the newest last; of one project, and of one verb, where they are given."""
+def log(
+    parts: Parts,
+    project: str | None = None,
+    *,
+    verb: str | None = None,
+    limit: int = 50,
+    before: int | None = None,
+) -> list[AuditEntry]:
+    """The newest entries below a number, the newest last; of one project, and of one verb, where they are given."""
     with parts.metadata.reading() as s:
         project_id = None if project is None else projects.find_project(s, project)[0]
-        return [_shown(stored) for stored in audit.newest(s, project_id, verb, limit)]
+        return [_shown(stored) for stored in audit.newest(s, project_id, verb, limit, before)]
 
 
 def checkpoint(parts: Parts) -> Checkpoint:

@@ -22,8 +22,8 @@ from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.store import MetadataStore
 
 if TYPE_CHECKING:
+    from llmartifacts.blobs.chunks.overlay import Overlay
     from llmartifacts.blobs.chunks.pack import Footer, Place
-    from llmartifacts.versioning.chunk_overlay import Overlay
 
 
 class RecordedIndex(ChunkIndex):
@@ -104,7 +104,7 @@ class RecordedIndex(ChunkIndex):
             Unreachable: The store cannot be read.
         """
         from llmartifacts.blobs.chunks import pack as packs
-        from llmartifacts.versioning.chunk_overlay import Overlay
+        from llmartifacts.blobs.chunks.overlay import Overlay
 
         with self._lock:
             stored = dict(self._stored())  # first: what is recorded meanwhile is not taken for left out

@@ -12,18 +12,20 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from llmartifacts import plugins
 from llmartifacts.blobs.failures import storage_errors
 from llmartifacts.blobs.store import BlobStore
 from llmartifacts.errors import Conflict, Damaged, NotFound
-from llmartifacts.metadata import audit, projects, versions
+from llmartifacts.gates.base import Answers
+from llmartifacts.metadata import audit, projects
 from llmartifacts.metadata.store import MetadataStore
 from llmartifacts.records.approval import Approval, Binding, Subject, TrustedKey
 from llmartifacts.records.audit import AuditEntry, AuditVerification
@@ -74,7 +76,12 @@ from llmartifacts.versioning.parts import Parts
 from llmartifacts.versioning.promote import promote
 from llmartifacts.versioning.read import read
 
+if TYPE_CHECKING:
+    from llmartifacts.versioning.downloads import Downloads
+
 DATABASE = "registry.db"
+Visible = Callable[[str], bool]
+"""Whether somebody may see a project, by its name."""
 R = TypeVar("R")
 
 
@@ -148,6 +155,29 @@ class EmbeddedBackend:
         blobs = BlobStore.local(place / "blobs", index=lambda driver: RecordedIndex(store, driver))
         return cls(Parts(store, blobs, str(place)))
 
+    def guarded(self, *, allowed_gates: Iterable[str] = ()) -> EmbeddedBackend:
+        """The same registry for callers who proved who they are, and who are trusted with no more than that.
+
+        Drafts are checked anew, an approval must be the caller's own, projects are not made by logging into them, and
+        of the functions that a policy names only some may run.
+
+        Args:
+            allowed_gates: Functions that gates of the kind `python` may run, as `package.module:function`.
+        """
+        return type(self)(replace(self._parts, authenticated=True, allowed_gates=frozenset(allowed_gates)))
+
+    @property
+    def parts(self) -> Parts:
+        """The stores."""
+        return self._parts
+
+    @cached_property
+    def downloads(self) -> Downloads:
+        """Hands out blobs as they are stored."""
+        from llmartifacts.versioning.downloads import Downloads  # and numpy, for those who hand out bytes
+
+        return Downloads(self._parts)
+
     @property
     def location(self) -> str:
         """The directory."""
@@ -165,10 +195,27 @@ class EmbeddedBackend:
     # --- the verbs, one file each
 
     def commit(
-        self, project: str, drafts: Sequence[Draft], *, actor: str, staging: Staging | None = None
+        self,
+        project: str,
+        drafts: Sequence[Draft],
+        *,
+        actor: str,
+        staging: Staging | None = None,
+        vouched: bool = True,
+        visible: Visible | None = None,
+        answers: Answers | None = None,
     ) -> list[Version]:
-        """Log versions, all or none."""
-        return commit(self._parts, project, drafts, actor=actor, staging=staging)
+        """Log versions, all or none. A server says more of who logs them; see `versioning.commit.commit`."""
+        return commit(
+            self._parts,
+            project,
+            drafts,
+            actor=actor,
+            staging=staging,
+            vouched=vouched,
+            visible=visible,
+            answers=answers,
+        )
 
     def read(self, project: str, references: Sequence[Reference]) -> Reading:
         """Look up any number of references at one revision."""
@@ -184,9 +231,19 @@ class EmbeddedBackend:
         with self._parts.metadata.reading() as s:
             return projects.find_project(s, project)[1]
 
-    def promote(self, project: str, request: PromotionRequest, *, actor: str) -> Promotion:
-        """Check gates, move aliases, audit: all or none."""
-        return promote(self._parts, project, request, actor=actor)
+    def promote(
+        self, project: str, request: PromotionRequest, *, actor: str, answers: Answers | None = None
+    ) -> Promotion:
+        """Check gates, move aliases, audit: all or none. A server hands `answers` in; see `asked`."""
+        return promote(self._parts, project, request, actor=actor, answers=answers)
+
+    def asked(self, project: str, request: PromotionRequest, *, actor: str) -> Answers:
+        """What functions of others say of a move: for one that is made inside a transaction of the caller.
+
+        Example:
+            >>> answering(lambda known: unit_of_work(promote, answers=known), backend.asked(...))  # doctest: +SKIP
+        """
+        return judge.asked(self._parts, project, request, actor=actor)
 
     def rollback(
         self,
@@ -221,9 +278,9 @@ class EmbeddedBackend:
         """Let a policy hold from now on; None takes the last one away."""
         return policy.set_policy(self._parts, project, body, message=message, actor=actor)
 
-    def policies(self, project: str, *, limit: int | None = None) -> list[PolicyRecord]:
+    def policies(self, project: str, *, limit: int | None = None, before: int | None = None) -> list[PolicyRecord]:
         """Every policy that was set, the newest first."""
-        return policy.policies(self._parts, project, limit=limit)
+        return policy.policies(self._parts, project, limit=limit, before=before)
 
     def yank(self, project: str, reference: Reference, *, reason: str, actor: str) -> Version:
         """Withdraw a version."""
@@ -251,9 +308,9 @@ class EmbeddedBackend:
         """Keep a signed approval of what holds now."""
         return approve.approve(self._parts, project, envelope, actor=actor)
 
-    def approvals(self, project: str, alias: str, *, limit: int = 50) -> list[Approval]:
+    def approvals(self, project: str, alias: str, *, limit: int = 50, before: str | None = None) -> list[Approval]:
         """The newest approvals for an alias, each verified now."""
-        return approve.list_approvals(self._parts, project, alias, limit=limit)
+        return approve.list_approvals(self._parts, project, alias, limit=limit, before=before)
 
     def withdraw(self, project: str, approval: str, *, reason: str, actor: str) -> Approval:
         """Take an approval back."""
@@ -285,9 +342,11 @@ class EmbeddedBackend:
 
     # --- look
 
-    def projects(self) -> list[Project]:
-        """Every project, by name."""
-        return look.list_projects(self._parts)
+    def projects(
+        self, *, limit: int | None = None, after: str | None = None, visible: Visible | None = None
+    ) -> list[Project]:
+        """Every project, by name; of those that are visible, where somebody may not see all."""
+        return look.list_projects(self._parts, limit=limit, after=after, visible=visible)
 
     def create_project(self, name: str, *, actor: str) -> Project:
         """Make a project."""
@@ -296,9 +355,11 @@ class EmbeddedBackend:
             audit.record(s, project_id, name, actor=actor, verb="project", subject=name, created=True)
             return projects.project_record(s, name)
 
-    def collections(self, project: str, *, kind: str | None = None) -> list[Collection]:
+    def collections(
+        self, project: str, *, kind: str | None = None, limit: int | None = None, after: str | None = None
+    ) -> list[Collection]:
         """Every collection of a project, by name."""
-        return look.list_collections(self._parts, project, kind=kind)
+        return look.list_collections(self._parts, project, kind=kind, limit=limit, after=after)
 
     def versions(
         self,
@@ -312,21 +373,34 @@ class EmbeddedBackend:
         """Versions of a collection, newest first."""
         return look.list_versions(self._parts, project, name, tags=tags, limit=limit, before=before)
 
-    def history(self, project: str, reference: Reference, *, limit: int | None = None) -> list[HistoryEntry]:
+    def history(
+        self, project: str, reference: Reference, *, limit: int | None = None, before: int | None = None
+    ) -> list[HistoryEntry]:
         """Every move of one alias, newest first."""
-        return look.history(self._parts, project, reference, limit=limit)
+        return look.history(self._parts, project, reference, limit=limit, before=before)
 
-    def promotions(self, project: str, *, limit: int = 20) -> list[Promotion]:
+    def promotions(self, project: str, *, limit: int = 20, before: int | None = None) -> list[Promotion]:
         """The newest promotions of a project."""
-        return look.promotions(self._parts, project, limit=limit)
+        return look.promotions(self._parts, project, limit=limit, before=before)
 
-    def state(self, project: str, alias: str, *, at: datetime | None = None) -> State:
+    def state(
+        self,
+        project: str,
+        alias: str,
+        *,
+        at: datetime | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+        revision: int | None = None,
+    ) -> State:
         """What an alias meant everywhere in a project, at a time."""
-        return look.state(self._parts, project, alias, at=at)
+        return look.state(self._parts, project, alias, at=at, limit=limit, after=after, revision=revision)
 
-    def lineage(self, project: str, reference: Reference, direction: Direction) -> Lineage:
-        """The whole closure."""
-        return look.lineage(self._parts, project, reference, direction)
+    def lineage(
+        self, project: str, reference: Reference, direction: Direction, *, visible: Visible | None = None
+    ) -> Lineage:
+        """The whole closure; without what lies in projects that are not visible, or is reached through them only."""
+        return look.lineage(self._parts, project, reference, direction, visible=visible)
 
     def start_run(
         self, project: str, name: str, *, parameters: Mapping[str, Any], actor: str, git_commit: str = ""
@@ -334,29 +408,37 @@ class EmbeddedBackend:
         """Begin a run."""
         return runs.start_run(self._parts, project, name, parameters=parameters, actor=actor, git_commit=git_commit)
 
-    def use_in_run(self, project: str, run: str, reference: Reference, *, actor: str) -> None:
+    def use_in_run(
+        self, project: str, run: str, reference: Reference, *, actor: str, visible: Visible | None = None
+    ) -> None:
         """Record that a run read a version."""
-        runs.use_in_run(self._parts, project, run, reference, actor=actor)
+        runs.use_in_run(self._parts, project, run, reference, actor=actor, visible=visible)
 
     def end_run(self, project: str, run: str, *, status: str, error: str = "", actor: str) -> RunRecord:
         """End a run."""
         return runs.end_run(self._parts, project, run, status=status, error=error, actor=actor)
 
-    def runs(self, project: str, *, limit: int = 50) -> list[RunRecord]:
-        """The newest runs, newest first."""
-        return look.list_runs(self._parts, project, limit=limit)
+    def runs(
+        self, project: str, *, limit: int = 50, before: str | None = None, visible: Visible | None = None
+    ) -> list[RunRecord]:
+        """The newest runs, newest first; what they used of projects that are not visible is left out."""
+        return look.list_runs(self._parts, project, limit=limit, before=before, visible=visible)
 
-    def run(self, project: str, run: str) -> RunRecord:
-        """One run by id."""
-        return look.get_run(self._parts, project, run)
+    def run(self, project: str, run: str, *, visible: Visible | None = None) -> RunRecord:
+        """One run by id; what it used of projects that are not visible is left out."""
+        return look.get_run(self._parts, project, run, visible=visible)
 
-    def audit(self, project: str | None = None, *, limit: int | None = None) -> Iterator[Mapping[str, Any]]:
+    def audit(
+        self, project: str | None = None, *, limit: int | None = None, after: int = 0
+    ) -> Iterator[Mapping[str, Any]]:
         """Audit entries in order."""
-        return look.audit_entries(self._parts, project, limit=limit)
+        return look.audit_entries(self._parts, project, limit=limit, after=after)
 
-    def audit_log(self, project: str | None = None, *, verb: str | None = None, limit: int = 50) -> list[AuditEntry]:
+    def audit_log(
+        self, project: str | None = None, *, verb: str | None = None, limit: int = 50, before: int | None = None
+    ) -> list[AuditEntry]:
         """The newest audit entries, the newest last."""
-        return auditlog.log(self._parts, project, verb=verb, limit=limit)
+        return auditlog.log(self._parts, project, verb=verb, limit=limit, before=before)
 
     def audit_checkpoint(self) -> Checkpoint:
         """Size and root of the whole audit now."""
@@ -452,4 +534,4 @@ class _NamingBlobs:
             return get(blob)
         except Damaged as error:
             with self._parts.metadata.reading() as s:
-                raise replace(error, versions=versions.needing(s, blob.digest)) from error
+                raise replace(error, versions=self._parts.needing(s, blob.digest)) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llmartifacts.errors import Damaged, InvalidReference, LlmartifactsError, Yanked
@@ -25,6 +25,8 @@ MAX_REPORTS = 100
 """Reports on one version that gates look at, the newest first."""
 MAX_LOOKED = 1000
 """Reports that are opened to find those; others have it as their baseline only."""
+MAX_UNVOUCHED = 20
+"""Reports beside those that do not count, the newest first: they are told of, and no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,30 +108,45 @@ def trail(s: Session, row: VersionRow) -> Trail:
 
 def reports(s: Session, parts: Parts, project_id: int, project: str, digest: Digest) -> tuple[RecordedReport, ...]:
     """Reports on a content, the newest first, each verified against its digest; those that cannot be read, too."""
-    made: list[RecordedReport] = []
-    looked, before = 0, 1 << 62
-    while looked < MAX_LOOKED and (page := evidence.reports_on(s, project_id, project, digest, before)):
-        looked, before = looked + len(page), page[-1].id
+    found = {
+        row: report
+        for vouched, most, looked in ((True, MAX_REPORTS, MAX_LOOKED), (False, MAX_UNVOUCHED, MAX_UNVOUCHED))
+        for row, report in _reports(s, parts, project_id, project, digest, vouched, most, looked)
+    }
+    return tuple(found[row] for row in sorted(found, reverse=True))
+
+
+def _reports(
+    s: Session, parts: Parts, project_id: int, project: str, digest: Digest, vouched: bool, most: int, looked: int
+) -> Iterator[tuple[int, RecordedReport]]:
+    """Reports with the ids of their rows, at most so many, and at most so many opened to find them."""
+    made, before = 0, 1 << 62
+    while looked > 0 and (page := evidence.reports_on(s, project_id, project, digest, before, vouched=vouched)):
+        before = page[-1].id
         for row in page:
-            one = _report(s, parts, project_id, row.version)
+            looked -= 1
+            one = _report(s, parts, project_id, row.version, vouched)
             if one.problem or one.facts.problem or digest in one.facts.targets.values():
-                made.append(one)
-            if len(made) == MAX_REPORTS:
-                return tuple(made)
-    return tuple(made)
+                made += 1
+                yield row.id, one
+            if made == most:
+                return
 
 
-def _report(s: Session, parts: Parts, project_id: int, version: Version) -> RecordedReport:
+def _report(s: Session, parts: Parts, project_id: int, version: Version, vouched: bool) -> RecordedReport:
     try:
         manifest = parts.manifests(s, [version.digest]).get(version.digest)
         if manifest is None:
-            return RecordedReport(version, ReportFacts(), problem="its manifest is gone from the database")
+            problem = "its manifest is gone from the database"
+            return RecordedReport(version, ReportFacts(), problem=problem, vouched=vouched)
         facts = report_facts(manifest.config)
-        return RecordedReport(version, facts, signers=tuple(Signer(*o) for o in signers(s, project_id, version.digest)))
+        signed = tuple(Signer(*o) for o in signers(s, project_id, version.digest))
+        return RecordedReport(version, facts, signers=signed, vouched=vouched)
     except Damaged as error:
-        return RecordedReport(version, ReportFacts(), problem=f"it was altered: {error.message}")
+        return RecordedReport(version, ReportFacts(), problem=f"it was altered: {error.message}", vouched=vouched)
     except LlmartifactsError as error:
-        return RecordedReport(version, ReportFacts(problem=f"it cannot be read: {error.message}"))
+        unread = ReportFacts(problem=f"it cannot be read: {error.message}")
+        return RecordedReport(version, unread, vouched=vouched)
 
 
 def of_version(parts: Parts, project: str, reference: Reference) -> tuple[Version, tuple[RecordedReport, ...]]:

@@ -1,6 +1,7 @@
 """gc: frees what no version needs.
 
-    mark     what every version needs: objects, and the chunks that their recipes name
+    mark     what every version needs, and every upload that has not expired: objects, and the chunks that their
+             recipes name
     make     new packs and recipes, aside; this takes the time, and nobody waits for it
     switch   under the writers' lock: looked at again, then new packs, index and recipes in one transaction
     delete   the old packs, once that is committed
@@ -21,11 +22,12 @@ from llmartifacts.blobs.failures import storage_errors
 from llmartifacts.blobs.forms import RECIPE, BadForm, parse_key
 from llmartifacts.blobs.scratch import Scratch
 from llmartifacts.errors import BlobMissing, Conflict, Damaged, NewerFormat
-from llmartifacts.metadata import audit, versions
+from llmartifacts.metadata import audit, uploads, versions
 from llmartifacts.records.backend import Collected
 from llmartifacts.records.digest import Blob, Digest
 from llmartifacts.versioning.commit import chunks_recorded_in
 from llmartifacts.versioning.parts import Parts
+from llmartifacts.versioning.uploads import orphans
 from llmartifacts.versioning.verify import NAMED, unlisted
 
 if TYPE_CHECKING:
@@ -63,9 +65,9 @@ class _Stored:
     """What is needed and what is stored, at one moment.
 
     Attributes:
-        needed: Every blob that a version needs.
+        needed: Every blob that a version needs, or an upload holds.
         recipes: Those that are stored as chunks, in the order in which versions came to need them.
-        going: Key and bytes of every object that no version needs.
+        going: Key and bytes of every object that nothing needs, pieces of uploads that are none any more included.
         size: Bytes of all objects.
         packs: Whether there is anything of chunks at all.
     """
@@ -79,11 +81,12 @@ class _Stored:
 
 def _look(parts: Parts, again: int = 3) -> _Stored:
     """Look at everything; refuse where something needed is not there."""
-    with parts.metadata.reading() as s:
-        needed = {blob.digest: blob for blob in versions.all_blobs(s)}
-        order = versions.first_needed(s)
     driver = parts.blobs.driver
-    going, recipes, size, there, chunked = [], [], 0, set(), False
+    with parts.metadata.reading() as s:
+        needed = {blob.digest: blob for blob in (*uploads.all_held(s), *versions.all_blobs(s))}
+        order = versions.first_needed(s)
+    going, recipes, size, there, chunked = orphans(parts), [], 0, set(), False
+    size += sum(stored for _, stored in going)
     for key, stored in driver.list("sha256/"):
         parsed = parse_key(key)
         if parsed is None:
@@ -102,7 +105,7 @@ def _look(parts: Parts, again: int = 3) -> _Stored:
         if again and parts.blobs.has(needed[missing]):  # its object was replaced while others were listed
             return _look(parts, again - 1)
         raise _named(parts, missing, BlobMissing(f"the bytes of {missing} are not in the store", digest=missing))
-    recipes.sort(key=lambda blob: order[blob.digest])
+    recipes.sort(key=lambda blob: order.get(blob.digest, 1 << 62))  # those of uploads last
     return _Stored(needed, recipes, going, size, chunked or next(driver.list("packs/"), None) is not None)
 
 
@@ -115,6 +118,7 @@ def _once(parts: Parts, new_file: Callable[[], Path], actor: str, dry_run: bool,
         if dry_run:
             return _report(found, sweep, dry_run=True)
         with parts.metadata.writing() as s, chunks_recorded_in(parts, s):
+            uploads.remove_expired(s)
             found = _look(parts)
             if sweep is not None:
                 digests = [blob.digest for blob in found.recipes]

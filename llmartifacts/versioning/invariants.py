@@ -43,6 +43,17 @@ _INVARIANTS = (
         "the project {0} is at revision {1}, and has not as many promotions",
     ),
     (
+        "select p.name, p.collections from project p where p.collections <>"
+        " (select count(*) from collection c where c.project_id = p.id)",
+        "the project {0} should have {1} collections and has not",
+    ),
+    (
+        "select c.name, a.name from alias a join collection c on c.id = a.collection_id"
+        " left join alias_holder h on h.project_id = c.project_id and h.alias = a.name and h.collection = c.name"
+        " and h.collection_id = c.id where h.collection_id is null",
+        "{0}:{1} is missing in the list of those who have the alias",
+    ),
+    (
         "select c.name, m.alias, m.number from move m join collection c on c.id = m.collection_id"
         " left join promotion x on x.project_id = m.project_id and x.revision = m.revision"
         " left join promotion u on u.project_id = m.project_id and u.revision = m.undone_by and u.verb = 'rollback'"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 from llmartifacts import plugins
-from llmartifacts.gates.base import Candidate, Moving, judge
+from llmartifacts.gates.base import Answers, Candidate, Moving, Unanswered, judge
 from llmartifacts.gates.policy import Policy, within
 from llmartifacts.metadata import policies, projects
 from llmartifacts.metadata.database import Session
@@ -20,7 +21,7 @@ from llmartifacts.records.names import near_names
 from llmartifacts.records.policy import Decision, GateResult, PolicyRecord, Verdict, all_of
 from llmartifacts.records.times import from_micros
 from llmartifacts.records.version import Version
-from llmartifacts.records.wording import printable
+from llmartifacts.records.wording import counted, printable
 from llmartifacts.versioning import approve, evidence
 from llmartifacts.versioning.evidence import Step
 from llmartifacts.versioning.parts import Parts
@@ -28,27 +29,60 @@ from llmartifacts.versioning.parts import Parts
 ALWAYS = ("compatibility",)
 """Gates that every promotion must pass, whatever the policy says."""
 BREAK_GLASS = "break-glass"
-Answers = MutableMapping[str, Any]
+MOST_TRIES = 4
+"""How often functions of others are asked about one move; more only where what they are asked about keeps changing."""
+R = TypeVar("R")
+
+
+def answering(attempt: Callable[[Answers], R], answers: Answers | None = None) -> R:
+    """Try something that gates decide, and try it again with the answers of others that it lacked.
+
+    The functions of others run between the attempts. A server gives an attempt that is a whole unit of work, so that
+    no transaction of it is open meanwhile.
+
+    Args:
+        attempt: Takes the answers; raises `Unanswered`, having changed nothing, where one is missing.
+        answers: Those that are known already.
+
+    Raises:
+        Unanswered: What is asked about kept changing.
+    """
+    known = Answers() if answers is None else answers
+    for _ in range(MOST_TRIES):
+        try:
+            return attempt(known)
+        except Unanswered:
+            known.ask()
+    return attempt(known)
 
 
 def gate(parts: Parts, project: str, request: PromotionRequest, *, actor: str) -> Decision:
     """What the gates would say; nothing moves. Raises as a promotion does: `NotFound`, `Yanked`, `InvalidReference`."""
-    with parts.metadata.reading() as s:
-        project_id, _ = projects.find_project(s, project)
-        steps = evidence.steps(s, parts, project_id, project, request, lock=False)
-        return decide(s, parts, project_id, project, steps, request, actor=actor)
+
+    def attempt(answers: Answers) -> Decision:
+        with parts.metadata.reading() as s:
+            project_id, _ = projects.find_project(s, project)
+            steps = evidence.steps(s, parts, project_id, project, request, lock=False)
+            return decide(s, parts, project_id, project, steps, request, actor=actor, answers=answers)
+
+    return answering(attempt)
 
 
-def asked_before(parts: Parts, project: str, request: PromotionRequest, *, actor: str) -> Answers:
-    """What functions of others say of a move, asked while nobody waits; empty where the policy names none."""
-    answers: Answers = {}
+def asked(parts: Parts, project: str, request: PromotionRequest, *, actor: str) -> Answers:
+    """What functions of others say of a move, asked while nobody waits; empty where the policy names none.
+
+    A move takes it along, in whatever transaction it is part of. Raises as `gate`.
+    """
+    answers = Answers()
     with parts.metadata.reading() as s:
         project_id, _ = projects.find_project(s, project)
         record = policies.current(s, project_id, project)
         policy = None if record is None else _read(record)
         if isinstance(policy, Policy) and policy.is_slow:
             steps = evidence.steps(s, parts, project_id, project, request, lock=False)
-            decide(s, parts, project_id, project, steps, request, actor=actor, answers=answers)
+            with suppress(Unanswered):
+                decide(s, parts, project_id, project, steps, request, actor=actor, answers=answers)
+    answers.ask()
     return answers
 
 
@@ -63,7 +97,11 @@ def decide(
     actor: str,
     answers: Answers | None = None,
 ) -> Decision:
-    """Ask every gate that the move must pass."""
+    """Ask every gate that the move must pass.
+
+    Raises:
+        Unanswered: `answers` lacks some that a gate needs; they are left open in it.
+    """
     moving = tuple(step.moving for step in steps)
     candidate = Candidate(
         project,
@@ -74,6 +112,7 @@ def decide(
         request.ticket,
         from_micros(s.now()),
         answers={} if answers is None else answers,
+        allowed=parts.allowed_gates,
     )
     results = [judge(plugins.load("gates", name)(), candidate) for name in ALWAYS]
     fits = all(r.verdict is Verdict.PASS for r in results)
@@ -82,9 +121,11 @@ def decide(
     said: tuple[str, ...] = ()
     if record is not None:
         found, protected, known = _by_policy(s, parts, project_id, project, record, steps, candidate)
-        counted = {e for r in found if r.verdict is Verdict.PASS for e in r.evidence}
-        said = tuple(dict.fromkeys(a.person for a in known if a.id in counted))
+        passed = {e for r in found if r.verdict is Verdict.PASS for e in r.evidence}
+        said = tuple(dict.fromkeys(a.person for a in known if a.id in passed))
         results += found
+    if answers is not None and answers.open:
+        raise Unanswered(f"{counted(len(answers.open), 'function')} of a gate must be asked first", field="policy")
     verdict = all_of([r.verdict for r in results])
     broken = False
     if request.break_glass and verdict is not Verdict.PASS and record is not None and protected:

@@ -9,7 +9,7 @@ from threading import Lock
 
 from llmartifacts.blobs.store import BlobStore
 from llmartifacts.errors import Damaged, DigestMismatch
-from llmartifacts.metadata import versions
+from llmartifacts.metadata import projects, versions
 from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.store import MetadataStore
 from llmartifacts.metadata.versions import VersionRow
@@ -29,13 +29,26 @@ class Parts:
         metadata: Where records are.
         blobs: Where bytes are.
         location: The directory.
+        authenticated: Whether who acts had to prove it, as on a server. Then what comes from outside is checked anew,
+            nobody approves as somebody else, and a project is made by those who may, not by the first log.
+        allowed_gates: Functions that gates of the kind `python` may run here; None for any.
     """
 
     metadata: MetadataStore
     blobs: BlobStore
     location: str
+    authenticated: bool = False
+    allowed_gates: frozenset[str] | None = None
     _manifests: OrderedDict[Digest, Manifest] = field(default_factory=OrderedDict)
     _lock: Lock = field(default_factory=Lock)
+
+    def home(self, s: Session, project: str) -> tuple[int, int]:
+        """Id and revision of a project to write into; made if it is not there, where nobody has to ask for it.
+
+        Raises:
+            NotFound: It is not there, and not made by writing into it.
+        """
+        return projects.lock_project(s, project) if self.authenticated else projects.ensure_project(s, project)
 
     def manifest(self, s: Session, digest: Digest, body: bytes | None) -> Manifest:
         """A verified manifest, from its bytes, or from the blob where the database keeps none.
@@ -56,12 +69,16 @@ class Parts:
                 raise DigestMismatch("the manifest's bytes in the database were altered", digest=digest)
             manifest = Manifest.from_bytes(body, expect=digest, origin=self.location)
         except Damaged as error:
-            raise replace(error, versions=versions.needing(s, digest)) from error
+            raise replace(error, versions=self.needing(s, digest)) from error
         with self._lock:
             self._manifests[digest] = manifest
             while len(self._manifests) > REMEMBERED:
                 self._manifests.popitem(last=False)
         return manifest
+
+    def needing(self, s: Session, blob: Digest) -> tuple[str, ...]:
+        """Versions that need a blob, for an error; none where they may lie in projects that not everybody may see."""
+        return () if self.authenticated else versions.needing(s, blob)
 
     def manifests(self, s: Session, digests: Sequence[Digest]) -> dict[Digest, Manifest]:
         """Verified manifests by digest; one that is not there is left out."""

@@ -19,14 +19,16 @@ def set_policy(parts: Parts, project: str, body: Mapping[str, Any] | None, *, me
     """Let a policy hold from now on; None takes the last one away. The same again is no new policy.
 
     Raises:
-        InvalidValue: It is no policy.
+        InvalidValue: It is no policy, or names a function that may not be run here.
         Conflict: There is none to take away.
     """
     policy = None if body is None else Policy.of(body)
+    if policy is not None:
+        policy.refuse_functions_but(parts.allowed_gates)
     plain: dict[str, Any] = {} if policy is None else policy.plain
     digest = table.NONE if policy is None else policy.digest
     with parts.metadata.writing() as s:
-        project_id, _ = projects.ensure_project(s, project)
+        project_id, _ = parts.home(s, project)
         now = table.current(s, project_id, project)
         if now is not None and now.body == plain and now.digest == digest:
             return now
@@ -51,11 +53,11 @@ def set_policy(parts: Parts, project: str, body: Mapping[str, Any] | None, *, me
     return made
 
 
-def policies(parts: Parts, project: str, *, limit: int | None = None) -> list[PolicyRecord]:
-    """Every policy that was set, the newest first."""
+def policies(parts: Parts, project: str, *, limit: int | None = None, before: int | None = None) -> list[PolicyRecord]:
+    """Every policy that was set, the newest first; those with lower numbers than one."""
     with parts.metadata.reading() as s:
         project_id, _ = projects.find_project(s, project)
-        return table.newest(s, project_id, project, 1 << 40 if limit is None else limit)
+        return table.newest(s, project_id, project, 1 << 40 if limit is None else limit, before)
 
 
 def review(parts: Parts, project: str, promotion: str, *, reason: str, actor: str) -> Promotion:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmartifacts.errors import AliasMoved, InvalidReference
-from llmartifacts.gates.base import require_pass
+from llmartifacts.gates.base import Answers, require_pass
 from llmartifacts.metadata import aliases, audit, projects
 from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.projects import CollectionRow
@@ -21,16 +21,35 @@ from llmartifacts.records.policy import GateResult
 from llmartifacts.records.promotion import ChangeVerb, Move, Promotion
 from llmartifacts.records.times import from_micros
 from llmartifacts.versioning import evidence
-from llmartifacts.versioning.judge import Answers, asked_before, decide
+from llmartifacts.versioning.judge import answering, asked, decide
 from llmartifacts.versioning.parts import Parts
 
 
-def promote(parts: Parts, project: str, request: PromotionRequest, *, actor: str) -> Promotion:
-    """Move aliases."""
-    answers = asked_before(parts, project, request, actor=actor)
-    with parts.metadata.writing() as s:
-        project_id, _ = projects.lock_project(s, project)
-        return promote_in(s, parts, project_id, project, request, actor=actor, verb="promote", answers=answers)
+def promote(
+    parts: Parts, project: str, request: PromotionRequest, *, actor: str, answers: Answers | None = None
+) -> Promotion:
+    """Move aliases.
+
+    Args:
+        parts: The stores.
+        project: Name of the project.
+        request: The move.
+        actor: Who asks.
+        answers: What functions of others say of it, as `asked` got it; asked for here where it is None. Whoever has a
+            transaction open gives them, and calls by way of `answering`.
+
+    Raises:
+        Unanswered: Some of the answers given are missing, since something changed; they are left open.
+    """
+
+    def attempt(known: Answers) -> Promotion:
+        with parts.metadata.writing() as s:
+            project_id, _ = projects.lock_project(s, project)
+            return promote_in(s, parts, project_id, project, request, actor=actor, verb="promote", answers=known)
+
+    if answers is not None:
+        return attempt(answers)
+    return answering(attempt, asked(parts, project, request, actor=actor))
 
 
 def promote_in(

@@ -22,10 +22,11 @@ from llmartifacts.records.digest import Digest, digest_bytes, digest_from_bytes,
 from llmartifacts.records.promotion import promotion_id
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.times import from_micros, to_text
-from llmartifacts.versioning import replay_signed
+from llmartifacts.versioning import replay_accounts, replay_signed
 
 _VERSION = (
-    "select v.digest, v.created_at, v.author, v.message, v.yanked_at, v.yank_reason, v.id, c.latest from version v"
+    "select v.digest, v.created_at, v.author, v.message, v.yanked_at, v.yank_reason, v.id, c.latest, v.vouched"
+    " from version v"
     " join collection c on c.id = v.collection_id join project p on p.id = c.project_id"
     " where p.name_key = :p and c.name_key = :c and v.number = :n"
 )
@@ -66,6 +67,7 @@ _COUNTS = {
     "runs": "select count(*) from run",
     "versions": "select count(*) from version",
     "withdrawn versions": "select count(*) from version where yanked_at is not null",
+    "reports that nobody vouches for": "select count(*) from version where vouched <> 1",
     "promotions": "select count(*) from promotion",
     "moves": "select count(*) from move where alias <> 'latest'",
     "policies": "select count(*) from policy",
@@ -84,11 +86,15 @@ class _Told:
         counts: How many of what.
         latest: Keys of project and collection -> number of the version that was logged last.
         keys: Ids of the trusted keys.
+        unvouched: Keys of projects and references of the reports that nobody vouches for.
+        accounts: Accounts, grants and tokens.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     latest: dict[tuple[str, str], int] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
+    unvouched: set[tuple[str, str]] = field(default_factory=set)
+    accounts: replay_accounts.AccountsTold = field(default_factory=replay_accounts.AccountsTold)
 
 
 def disagreements(s: Session) -> Iterator[str]:
@@ -100,16 +106,23 @@ def disagreements(s: Session) -> Iterator[str]:
             look = _LOOK.get(event["verb"])
             if look is not None:
                 yield from look(s, event, told)
+            told.accounts.tell(event)
         except (AttributeError, KeyError, TypeError, ValueError, LlmartifactsError) as error:
             yield f"audit entry {number} cannot be read: {type(error).__name__}: {error}"
     for (project, name), newest in told.latest.items():
         row = s.row(_VERSION, {"p": project, "c": name, "n": newest})
         if row is None or row[7] != newest:
             yield f"{name}:latest is not v{newest}, and the audit tells that it was logged last"
+    for project, subject in sorted(told.unvouched):
+        row = _version(s, {"project": project, "subject": subject})
+        if row is not None and row[8] != 0:
+            yield f"{subject} counts as evidence, and the audit tells of nobody who vouches for it"
+    told.counts["reports that nobody vouches for"] = len(told.unvouched)
     try:
         yield from replay_signed.keys_disagree(s, told.keys)
     except LlmartifactsError as error:
         yield error.message
+    yield from replay_accounts.disagreements(s, told.accounts)
     for what, sql in _COUNTS.items():
         row = s.row(sql)
         if row is None or row[0] != told.counts[what]:
@@ -119,6 +132,10 @@ def disagreements(s: Session) -> Iterator[str]:
 def _logged(s: Session, event: Event, told: _Told) -> Iterator[str]:
     row, reference = _version(s, event), Reference.parse(event["subject"])
     told.latest[event["project"].casefold(), reference.name.casefold()] = reference.number or 0
+    if event["body"].get("vouched", True):
+        told.unvouched.discard((event["project"], event["subject"]))
+    elif event["body"]["created"]:
+        told.unvouched.add((event["project"], event["subject"]))
     if row is not None:
         for one in map(Reference.parse, event["body"]["inputs"]):
             itself = (one.name, one.number, one.digest) == (reference.name, reference.number, event["body"]["digest"])

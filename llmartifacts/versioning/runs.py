@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmartifacts.errors import InvalidInput, TooLarge
@@ -31,7 +31,7 @@ def start_run(
         )
     run = secrets.token_hex(8)
     with parts.metadata.writing() as s:
-        project_id, _ = projects.ensure_project(s, project)
+        project_id, _ = parts.home(s, project)
         runs.insert(s, project_id, run, name, plain, actor, git_commit)
         audit.record(
             s, project_id, project, actor=actor, verb="run", subject=run, name=name, status="running", parameters=plain
@@ -39,12 +39,20 @@ def start_run(
         return runs.get(s, project_id, project, run)
 
 
-def use_in_run(parts: Parts, project: str, run: str, reference: Reference, *, actor: str) -> None:
-    """Record that a run read a version."""
+def use_in_run(
+    parts: Parts,
+    project: str,
+    run: str,
+    reference: Reference,
+    *,
+    actor: str,
+    visible: Callable[[str], bool] | None = None,
+) -> None:
+    """Record that a run read a version, in a project that is visible."""
     with parts.metadata.writing() as s:
         project_id, _ = projects.find_project(s, project)
-        runs.require_running(s, project_id, project, run)
-        row = versions.find_anywhere(s, project_id, project, reference)
+        runs.require_running(s, project_id, project, run, author=actor if parts.authenticated else None)
+        row = versions.find_anywhere(s, project_id, project, reference, visible)
         runs.attach(s, run, row.id, "used")
         audit.record(
             s, project_id, project, actor=actor, verb="run", subject=run, status="used", used=str(row.version.pinned)
@@ -57,7 +65,7 @@ def end_run(parts: Parts, project: str, run: str, *, status: str, error: str = "
         raise InvalidInput(f"{status!r} is no way to end a run", field="status", next_step="Use 'done' or 'failed'.")
     with parts.metadata.writing() as s:
         project_id, _ = projects.find_project(s, project)
-        runs.require_running(s, project_id, project, run)
+        runs.require_running(s, project_id, project, run, author=actor if parts.authenticated else None)
         runs.end(s, run, status, error)
         audit.record(s, project_id, project, actor=actor, verb="run", subject=run, status=status, error=error)
         return runs.get(s, project_id, project, run)

@@ -248,10 +248,9 @@ def _blobs(
 
 def _inline(s: Session, collection_id: int | None = None) -> int:
     """Bytes of the manifests that the database holds, each once."""
-    row = s.row(
-        "select coalesce(sum(length(m.body)), 0) from manifest m where exists"
-        " (select 1 from version v where v.digest = m.digest"
-        " and (cast(:c as bigint) is null or v.collection_id = :c))",
-        {"c": collection_id},
-    )
+    total = "select coalesce(sum(length(m.body)), 0) from manifest m where m.digest in (select v.digest from version v"
+    if collection_id is None:
+        row = s.row(f"{total})")
+    else:  # a statement of its own, or every manifest would be looked at for one collection
+        row = s.row(f"{total} where v.collection_id = :c)", {"c": collection_id})
     return int(row[0]) if row else 0

@@ -21,6 +21,7 @@ DESIGNED = {
     *("demo", "init", "log", "ls", "show", "diff", "pull", "promote", "rollback", "history", "state", "yank"),
     *("alias", "tag", "lineage", "run", "lock", "install", "verify", "gc", "stats", "migrate", "project"),
     *("eval", "dataset", "policy", "gate", "evidence", "approve", "key", "review", "audit"),
+    *("serve", "login", "logout", "user", "team", "grant", "token"),
 }
 WIDTH = 80
 

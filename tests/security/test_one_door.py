@@ -131,7 +131,7 @@ def test_the_search_finds_what_it_looks_for() -> None:
 def test_each_way_to_an_alias_leads_through_apply_moves() -> None:
     assert users(ALIASES, "move") == {"versioning.promote.apply_moves"}
     assert users(ALIASES, "_insert_move") == {"metadata.aliases.move", "metadata.aliases.move_latest"}
-    assert users(ALIASES, "move_latest") == {"versioning.commit.commit"}
+    assert users(ALIASES, "move_latest") == {"versioning.commit._commit"}
     assert users(ALIASES, "mark_undone") == {"versioning.rollback._undo", "versioning.rollback._go_to"}
     assert users("llmartifacts.versioning.promote", "apply_moves") == {
         "versioning.promote.promote_in",
@@ -141,7 +141,7 @@ def test_each_way_to_an_alias_leads_through_apply_moves() -> None:
     }
     assert users("llmartifacts.versioning.promote", "promote_in") == {
         "versioning.promote.promote",
-        "versioning.commit.commit",
+        "versioning.commit._commit",
     }
 
 

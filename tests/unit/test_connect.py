@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,10 +69,82 @@ def test_a_project_name_is_checked(tmp_path: Path) -> None:
         la.connect(tmp_path / "r", project="../x")
 
 
-@pytest.mark.parametrize("address", ["https://registry.example", "s3://bucket/registry", "postgresql://host/db"])
-def test_an_address_is_no_path_and_a_typed_error(address: str) -> None:
-    with pytest.raises(errors.Unreachable, match="is a remote registry"):
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("s3://bucket/registry", "llmartifacts serve --blobs"),
+        ("postgresql://ada:secret@host/db", "llmartifacts serve --database"),
+        ("ftp://host", "https://registry.example.com"),
+        ("://", "https://registry.example.com"),
+    ],
+)
+def test_what_is_no_directory_and_no_server_says_what_is_possible(address: str, hint: str) -> None:
+    with pytest.raises(errors.InvalidInput) as caught:
         la.connect(address)
+    assert hint in caught.value.hint()
+    assert caught.value.field == "location"
+    assert "secret" not in str(caught.value) + caught.value.hint()
+
+
+@pytest.mark.parametrize("address", ["https://registry.example", "HTTPS://registry.example/team", "http://127.0.0.1:9"])
+def test_a_server_is_not_asked_before_it_is_needed(address: str) -> None:
+    with la.connect(address, project="acme") as registry:
+        assert registry.project == "acme"
+        assert registry.backend.location.lower() == address.lower()
+        assert address.lower() in repr(registry).lower()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://ada:secret@registry.example",
+        "https://lla_secret@registry.example",
+        "https://registry.example?token=secret",
+        "https://registry.example#secret",
+        "https://registry.example:secret",
+        "https://",
+        "http://",
+        "https://registry.example/\u0000secret",
+    ],
+)
+def test_an_address_carries_nothing_but_the_address_and_no_secret_is_told(address: str) -> None:
+    with pytest.raises(errors.InvalidInput) as caught:
+        la.connect(address)
+    assert "secret" not in str(caught.value) + caught.value.hint()
+
+
+@pytest.mark.parametrize("address", ["http://registry.example", "http://192.0.2.1:8391", "http://127.0.0.1.example"])
+def test_another_machine_is_not_spoken_to_in_the_open(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for token in ("", "lla_0123456789"):
+        monkeypatch.setenv("LLMARTIFACTS_TOKEN", token)
+        with pytest.raises(errors.NotAllowed) as caught:
+            la.connect(address)
+        assert "https://" in caught.value.hint()
+
+
+def test_a_server_knows_who_acts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(errors.InvalidInput) as caught:
+        la.connect("https://registry.example", actor="ada")
+    assert caught.value.field == "actor"
+    monkeypatch.setenv("LLMARTIFACTS_ACTOR", "ada")
+    monkeypatch.setenv("LLMARTIFACTS_TIMEOUT", "1")
+    with la.connect("http://127.0.0.1:9") as registry, pytest.raises(errors.Unreachable):
+        print(registry.actor)
+
+
+def test_init_makes_no_server() -> None:
+    with pytest.raises(errors.InvalidInput):
+        la.init("https://registry.example")
+
+
+def test_a_local_registry_loads_neither_requests_nor_the_bodies(tmp_path: Path) -> None:
+    code = (
+        "import sys, llmartifacts as la\n"
+        "with la.init(sys.argv[1]) as r: r.project\n"
+        "assert 'requests' not in sys.modules\n"
+        "assert not [m for m in sys.modules if m.startswith('llmartifacts.client') or '.wire.bodies' in m]\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "r")], check=True)
 
 
 def test_the_actor_is_the_login_name_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 
 import blake3
+import numpy as np
 
 from llmartifacts.blobs.base import Driver
 from llmartifacts.blobs.chunks import pack as packs
@@ -27,18 +28,37 @@ def check_pack(driver: Driver, name: str, size: int) -> None:
     """
     key = packs.key_of(name)
     with storage_errors("read", driver.where(key)):
-        view = _whole(driver, key, size)
+        check_view(name, _whole(driver, key, size))
 
-        def read(start: int, length: int) -> memoryview:
-            return view[start : start + length]
 
-        footer = packs.read_footer(name, len(view), read)
-        if not packs.gaps_are_zero(footer, read):
-            raise BadForm("there is something between its chunks")
-        for chunk, offset, stored, length, crc, form in rows_of(footer):
-            wrong = chunk_error(read(offset, stored), chunk, length, crc, form)
-            if wrong is not None:
-                raise BadForm(wrong)
+def check_view(name: str, view: memoryview, most: int | None = None) -> Footer:
+    """Compare all of a pack with what it says of itself.
+
+    Args:
+        name: Its name.
+        view: Its bytes.
+        most: Bytes that its chunks may have together; None for any number.
+
+    Returns:
+        Its footer.
+
+    Raises:
+        BadForm: Something in it was altered, or its chunks have more bytes than that.
+    """
+
+    def read(start: int, length: int) -> memoryview:
+        return view[start : start + length]
+
+    footer = packs.read_footer(name, len(view), read)
+    if most is not None and int(footer["length"].sum(dtype=np.int64)) > most:
+        raise BadForm(f"its chunks have more than {most} bytes")
+    if not packs.gaps_are_zero(footer, read):
+        raise BadForm("there is something between its chunks")
+    for chunk, offset, stored, length, crc, form in rows_of(footer):
+        wrong = chunk_error(read(offset, stored), chunk, length, crc, form)
+        if wrong is not None:
+            raise BadForm(wrong)
+    return footer
 
 
 def rows_of(footer: Footer) -> Iterator[tuple[bytes, int, int, int, int, int]]:

@@ -92,10 +92,14 @@ class PackWriter:
         writing: Does the writing, behind the caller; None writes at once. Buffers that were added must then not be
             changed until it has done so.
         syncing: Makes the finished file durable, behind that; None does it at once.
+        durable: Whether the file has to survive a power cut at all.
     """
 
-    def __init__(self, path: Path, writing: Behind | None = None, syncing: Behind | None = None) -> None:
+    def __init__(
+        self, path: Path, writing: Behind | None = None, syncing: Behind | None = None, *, durable: bool = True
+    ) -> None:
         self.path = path
+        self._durable = durable
         with storage_errors("write", path):
             self._fd = create_file(path)
         self._writing, self._syncing = writing, syncing
@@ -184,8 +188,9 @@ class PackWriter:
                 _write_vectors(self._fd, buffers[start : start + _BATCH])
 
     def _sync(self) -> None:
-        with storage_errors("write", self.path):
-            sync_data(self._fd)
+        if self._durable:
+            with storage_errors("write", self.path):
+                sync_data(self._fd)
         self.close()
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ import blake3
 import numpy as np
 import numpy.typing as npt
 
-from llmartifacts.blobs.base import Driver
+from llmartifacts.blobs.base import Driver, read_up_to
 from llmartifacts.blobs.chunks import pack as packs
 from llmartifacts.blobs.chunks.entries import MAX_CHUNK, Entries, ids_of, lengths_of
 from llmartifacts.blobs.chunks.index import ChunkIndex
@@ -27,9 +28,12 @@ from llmartifacts.errors import BlobMissing, Damaged
 Buffer = Any
 """Bytes, or a view of bytes."""
 Bytes = npt.NDArray[np.uint8]
+Sums = Callable[[Entries, int], bytes | None]
 
 _AT_ONCE = 4096  # chunks looked up together
 _SPAN = 8 * 1024 * 1024
+_AHEAD = 64 * 1024 * 1024
+"""Bytes that a driver without files is asked for at once, in ranges: it may fetch the next while one is worked on."""
 _GAP = 64 * 1024
 """Bytes that are read and thrown away rather than asked for separately, where a driver has no files."""
 
@@ -56,11 +60,25 @@ class ChunkReader:
         driver: Where the packs are.
         index: Knows the place of each chunk.
         seed: Chunks that are at hand elsewhere, by id; asked before a pack that is not on this host.
+        far: The store is another host's, which checks everything that comes to it: so whoever encodes takes stored
+            chunks for what their ids say, and fetches none just to compare it.
+        sums: Gives 16 bytes of the BLAKE3 of each row, of so many bytes, in some chunks, where that can be had without
+            fetching them.
     """
 
-    def __init__(self, driver: Driver, index: ChunkIndex, seed: Callable[[bytes], Buffer | None] | None = None) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        index: ChunkIndex,
+        seed: Callable[[bytes], Buffer | None] | None = None,
+        *,
+        far: bool = False,
+        sums: Sums | None = None,
+    ) -> None:
         self.driver = driver
         self.index = index
+        self.far = far
+        self.sums = sums
         self._seed = seed
         self._maps: dict[str, memoryview | None] = {}
         self._staged: dict[str, Path] = {}
@@ -176,9 +194,7 @@ class ChunkReader:
             ids, lengths = ids_of(part), lengths_of(part).tolist()
             places = self.within_reach(ids)
             for name, length, (place, stored) in zip(ids, lengths, self._stored(ids, places), strict=True):
-                content = self._content(place, stored)
-                if len(content) != length:
-                    raise BadForm(f"a chunk in the pack {place.pack[:16]} has {len(content)} bytes, not {length}")
+                content = self._checked(place, stored, length)
                 if verify and blake3.blake3(content).digest() != name:
                     raise BadForm(f"a chunk in {self.where(place.pack)} was altered")
                 yield content
@@ -221,6 +237,14 @@ class ChunkReader:
     def chunk(self, name: bytes, place: Place) -> Buffer:
         """The content of one chunk, unchecked. Raises as `read`."""
         return self._content(*next(iter(self._stored([name], [place]))))
+
+    def stored(self, ids: Sequence[bytes]) -> Iterator[tuple[Place, Buffer]]:
+        """Place and stored bytes of each chunk, unchecked. Raises as `read`."""
+        return self._stored(ids, self.within_reach(ids))
+
+    def let_go(self) -> None:
+        """Let go of packs that are held open; they are opened again when something is read from them."""
+        self._maps.clear()
 
     # --- where they lie
 
@@ -266,12 +290,30 @@ class ChunkReader:
 
     def _spool(self, entries: Entries, size: int) -> Bytes:
         """The contents one after another in a file without a name, mapped."""
-        with tempfile.TemporaryFile() as file:
+        with storage_errors("write", self.driver.spool or tempfile.gettempdir()):
+            opened = tempfile.TemporaryFile(dir=self.driver.spool)  # noqa: SIM115 - closed below
+        with opened as file:
             with storage_errors("write", file.name):
-                for content in self.read(entries):
+                for content in self._spooled(entries):
                     file.write(content)
                 file.flush()
             return np.frombuffer(mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ), np.uint8)
+
+    def _spooled(self, entries: Entries) -> Iterator[Buffer]:
+        """As `read`; what was fetched together, and lies there as it is, comes as one buffer."""
+        for start in range(0, len(entries), _AT_ONCE):
+            part = entries[start : start + _AT_ONCE]
+            ids, lengths = ids_of(part), lengths_of(part).tolist()
+            at = 0
+            for run, parts, whole in self._fetches(ids, self.within_reach(ids)):
+                wanted = lengths[at : at + len(run)]
+                at += len(run)
+                plain = all(place.form == RAW and place.stored == n for place, n in zip(run, wanted, strict=True))
+                if plain and whole is not None and len(whole) == sum(wanted):
+                    yield whole
+                    continue
+                for place, stored, length in zip(run, parts, wanted, strict=True):
+                    yield self._checked(place, stored, length)
 
     def _map(self, pack: str) -> memoryview | None:
         """A pack mapped, where it is a file on this host."""
@@ -290,47 +332,73 @@ class ChunkReader:
         return self._maps[pack]
 
     def _stored(self, ids: Sequence[bytes], places: Sequence[Place]) -> Iterator[tuple[Place, Buffer]]:
-        """Place and stored bytes of chunks; without a file, those that lie close together are fetched at once."""
+        """Place and stored bytes of chunks."""
+        for run, parts, _ in self._fetches(ids, places):
+            yield from zip(run, parts, strict=True)
+
+    def _fetches(
+        self, ids: Sequence[bytes], places: Sequence[Place]
+    ) -> Iterator[tuple[Sequence[Place], Sequence[Buffer], Buffer | None]]:
+        """Chunks one by one, or, without a file, those that lie close together: places, stored bytes, all of it."""
         at = 0
-        ahead: tuple[int, Buffer | None] = (-1, None)  # what the seed said of the chunk that ends a run
         while at < len(places):
             place = places[at]
             view = self._map(place.pack)
             if view is not None:
-                yield place, view[place.offset : place.offset + place.stored]
+                yield [place], [view[place.offset : place.offset + place.stored]], None
                 at += 1
                 continue
-            seeded = ahead[1] if ahead[0] == at else self._seeded(ids[at])
-            if seeded is not None:
-                yield place, _Plain(seeded)
-                at += 1
-                continue
-            until = at + 1
-            while until < len(places) and _together(place, places[until - 1], places[until]):
-                ahead = until, self._seeded(ids[until])
-                if ahead[1] is not None:
+            runs = self._runs(ids, places, at)
+            fetched = self._fetched([places[run.first : run.end] for run in runs if run.seeded is None])
+            for run in runs:
+                if run.seeded is not None:
+                    yield [places[at]], [_Plain(run.seeded)], None
+                    at += 1
+                    continue
+                try:
+                    stored, whole = next(fetched)
+                except BlobMissing:  # the pack was rewritten meanwhile
+                    gone = places[run.first].pack
+                    places = [*places[:at], *self._moved(ids[at:], places[at:], gone)]
                     break
-                until += 1
-            try:
-                fetched = self._fetched(places[at:until])
-            except BlobMissing:  # the pack was rewritten meanwhile
-                places = [*places[:at], *self._moved(ids[at:], places[at:], place.pack)]
-                until = at + 1
-                fetched = self._fetched(places[at:until])
-            yield from zip(places[at:until], fetched, strict=True)
-            at = until
+                yield places[run.first : run.end], stored, whole
+                at = run.end
 
-    def _seeded(self, name: bytes) -> Buffer | None:
-        return self._seed(name) if self._seed else None
+    def _runs(self, ids: Sequence[bytes], places: Sequence[Place], at: int) -> list[_Run]:
+        """What comes next of packs that are not on this host: chunks at hand, and those that are fetched together."""
+        runs: list[_Run] = []
+        size = 0
+        while at < len(places) and size < _AHEAD and self._map(places[at].pack) is None:
+            place = places[at]
+            if place.stored > MAX_CHUNK or place.length > MAX_CHUNK:
+                raise BadForm("a chunk is longer than any")
+            size += max(place.stored, place.length)
+            seeded = self._seed(ids[at]) if self._seed else None
+            last = runs[-1] if runs else None
+            if last and seeded is None and last.seeded is None and _together(places[last.first], places[at - 1], place):
+                last.end = at + 1
+            else:
+                runs.append(_Run(at, at + 1, seeded))
+            at += 1
+        return runs
 
-    def _fetched(self, run: Sequence[Place]) -> list[Buffer]:
-        start, end = run[0].offset, run[-1].offset + run[-1].stored
-        if run[0].stored > MAX_CHUNK:
-            raise BadForm("a chunk is longer than any")
-        read = packs.reader_of(lambda at, n: self.driver.get(packs.key_of(run[0].pack), at, n))
-        with storage_errors("read", self.where(run[0].pack)):
-            data = memoryview(read(start, end - start))
-        return [data[place.offset - start : place.offset - start + place.stored] for place in run]
+    def _fetched(self, runs: Sequence[Sequence[Place]]) -> Iterator[tuple[list[Buffer], Buffer]]:
+        """The stored bytes of the chunks of each run, and of the run."""
+        spans = [(run[0].offset, run[-1].offset + run[-1].stored) for run in runs]
+        keys = [packs.key_of(run[0].pack) for run in runs]
+        ranges = [(key, start, end - start) for key, (start, end) in zip(keys, spans, strict=True)]
+        streams = iter(self.driver.get_each(ranges))
+        for run, (start, end) in zip(runs, spans, strict=True):
+            with storage_errors("read", self.where(run[0].pack)), next(streams) as stream:
+                in_memory = isinstance(stream, io.BytesIO)
+                data = memoryview(stream.read(end - start) if in_memory else read_up_to(stream, end - start))
+            yield [data[place.offset - start : place.offset - start + place.stored] for place in run], data
+
+    def _checked(self, place: Place, stored: Buffer, length: int) -> Buffer:
+        content = self._content(place, stored)
+        if len(content) != length:
+            raise BadForm(f"a chunk in the pack {place.pack[:16]} has {len(content)} bytes, not {length}")
+        return content
 
     def _content(self, place: Place, stored: Buffer) -> Buffer:
         if isinstance(stored, _Plain):
@@ -338,6 +406,15 @@ class ChunkReader:
         if len(stored) != place.stored:
             raise BadForm(f"{self.where(place.pack)} is cut short")
         return stored if place.form == RAW else decompress(stored, place.length)
+
+
+@dataclass(slots=True)
+class _Run:
+    """Chunks that are fetched together, or one that is at hand."""
+
+    first: int
+    end: int
+    seeded: Buffer | None
 
 
 @dataclass(frozen=True, slots=True)

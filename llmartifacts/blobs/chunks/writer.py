@@ -193,6 +193,9 @@ class ChunkWriter:
         """Those that have to be written; all others are stored, and were compared, or written already."""
         wanted = {name: piece for name, piece in zip(ids, pieces, strict=True) if name not in self._own}
         places = self.reader.index.find(list(wanted))
+        if self.reader.far:
+            self.relied.update(places)
+            return {name: piece for name, piece in wanted.items() if name not in places}
         known = {name: place for name, place in places.items() if name not in self.relied}
         in_order = sorted(known, key=lambda name: known[name][:2])  # so that few requests fetch them
         contents = self.reader.each(in_order, [known[name] for name in in_order])
@@ -237,7 +240,8 @@ class ChunkWriter:
             self._open.flush()
             self._complete()
         if self._open is None:
-            self._open = PackWriter(self._new_file(), self._writing, self._syncing)
+            # Packs for another host are sent from here, and are of no use after a power cut.
+            self._open = PackWriter(self._new_file(), self._writing, self._syncing, durable=not self.reader.far)
         return self._open
 
     def _complete(self) -> None:

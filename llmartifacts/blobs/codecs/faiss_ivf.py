@@ -42,6 +42,9 @@ _LET_GO = 1 << 28
 _LONG = 4
 """Lists of more chunks than this begin a new chunk."""
 
+Rows = npt.NDArray[Any]
+"""Numbers of rows, int32; -1 for none."""
+
 
 class FaissIvfCodec(Codec):
     """The codec `faiss-ivf`."""
@@ -63,7 +66,7 @@ class FaissIvfCodec(Codec):
         keep: float = KEEP,
     ) -> Encoded | None:
         """Take an index with one set of inverted lists apart; None for every other file."""
-        from llmartifacts.blobs.chunks.recipe import Encoded
+        from llmartifacts.blobs.chunks.recipe import Encoded, Recipe
 
         view = source.view
         layout = None if view is None else layout_of(view)
@@ -82,9 +85,15 @@ class FaissIvfCodec(Codec):
         kept = kept_of(file, parent, reader, max(keep, 1 / (1 + streams.MAX_DEAD)))
         if kept is not None:
             writer.rely(kept.rows)
-        made, dead = _streams(file, kept, writer)
+        made, dead, child = _streams(file, kept, writer)
         parameters = {"code_bytes": file.code_bytes, "offset": file.offset, "lists": len(lists.sizes)}
-        return Encoded(parameters, {"rest": rest, **made}, dead * file.code_bytes)
+        encoded = Encoded(parameters, {"rest": rest, **made}, dead * file.code_bytes)
+        if reader.far:  # nobody else looks whether it comes back: not all of it is here to be put together
+            writer.finish()
+            recipe = Recipe(self.name, self.version, len(view), encoded)
+            if not _comes_back(file, recipe, reader, child):
+                return None
+        return encoded
 
     def decode(self, recipe: Recipe, reader: ChunkReader) -> Iterator[Any]:
         """Put the index together again, list by list."""
@@ -132,8 +141,8 @@ def _picked(rows: npt.NDArray[np.void], places: npt.NDArray[np.int64]) -> Any:
 # --- apart
 
 
-def _streams(file: InvertedFile, kept: Kept | None, writer: ChunkWriter) -> tuple[dict[str, Entries], int]:
-    """All streams but `rest`, and how many rows are dead."""
+def _streams(file: InvertedFile, kept: Kept | None, writer: ChunkWriter) -> tuple[dict[str, Entries], int, Rows]:
+    """All streams but `rest`, how many rows are dead, and which row of the file each stored one is."""
     fresh = _fresh(file, kept)
     new = _store_rows(file, fresh, writer)
     if kept is None:
@@ -153,11 +162,20 @@ def _streams(file: InvertedFile, kept: Kept | None, writer: ChunkWriter) -> tupl
     living = np.flatnonzero(child >= 0).astype(np.int32)
     positions = np.empty(file.count, np.int32)
     positions[child[living]] = living
-    del living, child
+    del living
     order = streams.exceptions(positions, file.lists)
     if len(order):
         made["order"] = streams.put(writer, order)
-    return made, len(dead)
+    return made, len(dead), child
+
+
+def _comes_back(file: InvertedFile, recipe: Recipe, reader: ChunkReader, child: Rows) -> bool:
+    """Whether the streams give back the file: its lists, its ids, and its rows in their order."""
+    stored, firsts = _file_order(recipe, reader, streams.form_of(recipe))
+    if len(stored) != file.count or not np.array_equal(firsts, file.firsts):
+        return False
+    rows = np.arange(file.count, dtype=child.dtype)
+    return np.array_equal(child[stored], rows) and np.array_equal(streams.get_ids(recipe, reader)[stored], file.ids)
 
 
 def _fresh(file: InvertedFile, kept: Kept | None) -> npt.NDArray[np.int32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from llmartifacts.blobs.codecs import ivf_streams as streams
 from llmartifacts.blobs.codecs import row_cuts
 from llmartifacts.blobs.codecs.ivf_streams import Ids, Index, ListNumbers
-from llmartifacts.blobs.codecs.stored_rows import StoredRows, equal_rows
+from llmartifacts.blobs.codecs.stored_rows import StoredRows, equal_rows, rows_in
 from llmartifacts.blobs.codecs.stream import DATA
 from llmartifacts.blobs.forms import BadForm
 from llmartifacts.errors import BlobMissing, Damaged
@@ -27,6 +27,11 @@ _WINDOW = 1 << 20  # bytes that are compared together: they stay in the processo
 _FEW = 0.5
 """Below this part of rows found by id, they are looked for by content."""
 _LET_GO = 1 << 28
+_SUM = 16
+_WORTH = 4 * _SUM
+"""Bytes of a row from which on its sum is asked for rather than the row."""
+_FETCHED = 0.1
+"""The part of an earlier version's chunks that is fetched from afar, at most, to find what of them stays."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +88,9 @@ def kept_of(file: InvertedFile, recipe: Recipe | None, reader: ChunkReader, keep
         earlier = _earlier(recipe, reader, file.code_bytes)
         if earlier is None:
             return None
+        if reader.far:
+            found = _chunks_by_name(file, earlier, reader, keep)
+            return found if found and len(found.rows) else None
         stored = StoredRows(reader, earlier.rows, file.code_bytes)
         child = _by_id(file, earlier, stored)
         kept = _chunks(file, earlier, stored, child, keep)
@@ -219,14 +227,93 @@ def _heads(rows: npt.NDArray[np.void], width: int) -> row_cuts.Heads:
 def _chunks(file: InvertedFile, earlier: Earlier, stored: StoredRows, child: Index, keep: float) -> Kept:
     """Keep the chunks of which enough rows are in the new file, unchanged. Changes `child`."""
     counts = stored.counts
-    full = np.flatnonzero(counts)
-    few = _alive(child, stored, full) < np.maximum(1, keep * counts)
-    child[np.repeat(few, counts)] = -1
+    _let_go_of_few(child, counts, keep)
     _compare(file, stored, child)
-    alive = _alive(child, stored, full)
+    alive = _alive(child, counts)
     stays = alive >= np.maximum(1, keep * counts)
     for number in np.flatnonzero(stays & (alive < counts)).tolist():
         stays[number] = _is_sound(stored, earlier.rows, number)
+    return _kept(file, earlier, child, counts, stays)
+
+
+def _chunks_by_name(file: InvertedFile, earlier: Earlier, reader: ChunkReader, keep: float) -> Kept | None:
+    """As `_chunks`, where the earlier rows are far away; rows are found by their ids only.
+
+    A chunk all of whose rows live is compared by its name, which the rows of the new file must give. Of those that this
+    does not settle, some are fetched, for what they hold besides has to be known; many are stored anew.
+    """
+    if not file.unique or _repeat(np.delete(earlier.ids, earlier.dead)):
+        return None
+    counts = rows_in(earlier.rows, file.code_bytes)
+    child = _pairs(file.ids, earlier.ids, earlier.dead)
+    _let_go_of_few(child, counts, keep)
+    alive = _alive(child, counts)
+    firsts = np.cumsum(counts) - counts
+    stays = np.zeros(len(counts), np.bool_)
+    whole = np.flatnonzero((alive == counts) & (counts > 0))
+    stays[whole] = _give_names(file, child, firsts[whole], counts[whole], earlier.rows[whole])
+    rest = np.flatnonzero((alive > 0) & ~stays)
+    for number, same in _same_rows(file, earlier, reader, rest, child, firsts, counts):
+        part = child[firsts[number] : firsts[number] + counts[number]]
+        part[np.flatnonzero(part >= 0)[~same]] = -1
+        stays[number] = (part >= 0).sum() >= max(1, keep * counts[number])
+    return _kept(file, earlier, child, counts, stays)
+
+
+def _same_rows(
+    file: InvertedFile, earlier: Earlier, reader: ChunkReader, rest: Index, child: Index, firsts: Index, counts: Index
+) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
+    """Of chunks far away, which of their living rows are as in the new file: by their sums, or fetched if few."""
+    import blake3
+
+    if not len(rest):
+        return
+    sums = reader.sums(earlier.rows[rest], file.code_bytes) if reader.sums and file.code_bytes >= _WORTH else None
+    if sums is None and len(rest) > _FETCHED * len(counts):
+        return
+    contents = reader.read(earlier.rows[rest], verify=True) if sums is None else iter(())
+    at = 0
+    for number in rest.tolist():
+        part = child[firsts[number] : firsts[number] + counts[number]]
+        living = np.flatnonzero(part >= 0)
+        rows = file.pick(part[living])
+        if sums is None:
+            yield number, equal_rows(rows, np.frombuffer(next(contents), rows.dtype)[living])
+            continue
+        view = memoryview(rows.view(np.uint8).data).cast("B")
+        size = file.code_bytes
+        own = [blake3.blake3(view[n * size : (n + 1) * size]).digest(_SUM) for n in range(len(living))]
+        told = [sums[at + n * _SUM : at + (n + 1) * _SUM] for n in living.tolist()]
+        yield number, np.array([one == other for one, other in zip(own, told, strict=True)], np.bool_)
+        at += int(counts[number]) * _SUM
+
+
+def _give_names(file: InvertedFile, child: Index, firsts: Index, counts: Index, entries: Entries) -> list[bool]:
+    """Whether rows of the new file make chunks of these names."""
+    import blake3
+
+    from llmartifacts.blobs.chunks.entries import ids_of
+
+    found: list[bool] = []
+    names, ends = ids_of(entries), np.cumsum(counts)
+    step = max(1, _WINDOW // file.code_bytes)
+    begin = seen = 0
+    while begin < len(names):
+        end = max(begin + 1, int(np.searchsorted(ends, ends[begin] + step)))
+        rows = np.concatenate([child[a : a + n] for a, n in zip(firsts[begin:end], counts[begin:end], strict=True)])
+        view = memoryview(file.pick(rows).view(np.uint8).data).cast("B")
+        at = 0
+        for name, count in zip(names[begin:end], counts[begin:end].tolist(), strict=True):
+            found.append(blake3.blake3(view[at : at + count * file.code_bytes]).digest() == name)
+            at += count * file.code_bytes
+        begin, seen = end, seen + at
+        if seen >= _LET_GO:
+            file.let_go()
+            seen = 0
+    return found
+
+
+def _kept(file: InvertedFile, earlier: Earlier, child: Index, counts: Index, stays: npt.NDArray[np.bool_]) -> Kept:
     rows = np.repeat(stays, counts)
     kept = child[rows]
     ids = earlier.ids[rows]
@@ -239,10 +326,16 @@ def _chunks(file: InvertedFile, earlier: Earlier, stored: StoredRows, child: Ind
     return Kept(earlier.rows[stays], kept, ids, lists)
 
 
-def _alive(child: Index, stored: StoredRows, full: Index) -> npt.NDArray[np.int64]:
-    alive = np.zeros(len(stored.counts), np.int64)
+def _let_go_of_few(child: Index, counts: Index, keep: float) -> None:
+    """Let go, in place, of the rows of chunks of which too few live."""
+    child[np.repeat(_alive(child, counts) < np.maximum(1, keep * counts), counts)] = -1
+
+
+def _alive(child: Index, counts: Index) -> npt.NDArray[np.int64]:
+    alive = np.zeros(len(counts), np.int64)
+    full = np.flatnonzero(counts)
     if len(full):
-        alive[full] = np.add.reduceat(child >= 0, stored.firsts[full], dtype=np.int64)
+        alive[full] = np.add.reduceat(child >= 0, (np.cumsum(counts) - counts)[full], dtype=np.int64)
     return alive
 
 

@@ -160,6 +160,18 @@ def test_evidence_lists_the_reports_on_exactly_this_version(guarded: Cli) -> Non
     assert guarded("evidence", "kb:v1", "--json").json["reports"] == []
 
 
+def test_evidence_says_of_a_report_that_it_does_not_count_and_who_logged_it(guarded: Cli) -> None:
+    with la.connect() as registry:
+        metric = Metric("recall@5", 0.75, 0.7, 0.8, 200)
+        made = la.Report("support", {"kb:v2": registry.get("kb:v2").digest}, digest_of(b"questions"), [metric])
+        registry.log("support-report", made, inputs="kb:v2")
+        backend: Any = registry.backend
+        with backend.parts.metadata.writing() as s:
+            s.run("update version set vouched = 0, author = 'wendy' where id = (select max(id) from version)")
+    assert "no: wendy" in guarded("evidence", "kb:v2").out
+    assert guarded("evidence", "kb:v2", "--json").json["reports"][0]["counts"] is False
+
+
 # --- policy
 
 

@@ -44,7 +44,11 @@ def work(cli: Cli, tmp_path: Path) -> Cli:
         (["show", "sha256:" + "0" * 64], wire.WRONG_USE, "Write name@sha256:…"),
         (["promote", "agent:v1", "agent:v1", "--to", "prod"], wire.WRONG_USE, "leave one of them out"),
         (["promote", "agent:v1", "--to", "prod", "--expect", "v1"], wire.WRONG_USE, "Write --expect NAME=vN."),
-        (["ls", "--registry", "s3://bucket/registry"], wire.UNREACHABLE, "Give the path of a registry directory."),
+        (
+            ["ls", "--registry", "s3://bucket/registry"],
+            wire.WRONG_USE,
+            "Start a server over it (llmartifacts serve --blobs",
+        ),
     ],
 )
 def test_a_slip_is_answered_with_what_to_write(work: Cli, line: list[str], code: int, hint: str) -> None:

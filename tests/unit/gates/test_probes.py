@@ -89,3 +89,15 @@ def test_what_has_no_probes_is_told_of() -> None:
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(InvalidValue):
         ProbesGate(max_ages="7d")
+
+
+def test_a_report_that_nobody_vouches_for_is_passed_over_and_told_of() -> None:
+    lies = replace(report(), vouched=False, version=replace(report().version, author="wendy"))
+    found = ask(lies, lies)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "no report of the probes of kb:v2 counts: p:v1 does not count" in found.message
+    assert "wendy logged it" in found.message
+    assert found.next_step.startswith("Let an evaluator of the project log it")
+    assert ask(lies, report()).verdict is Verdict.PASS
+    assert ask(replace(lies, facts=replace(FACTS, dataset="")), report()).verdict is Verdict.PASS
+    assert ask(replace(report(problem="it was altered"), vouched=False), report()).verdict is Verdict.TAMPERED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 
 from llmartifacts.errors import InvalidValue
-from llmartifacts.gates.base import Candidate, Moving, judge
+from llmartifacts.gates.base import Answers, Candidate, Moving, judge
 from llmartifacts.gates.python import PythonGate, as_json
 from llmartifacts.records.canonical import canonical_bytes
+from llmartifacts.records.evidence import RecordedReport, ReportFacts
 from llmartifacts.records.manifest import Manifest
 from llmartifacts.records.policy import GateResult
 from llmartifacts.records.version import Version
@@ -111,3 +113,34 @@ def test_what_it_gets_is_plain_json() -> None:
 def test_options_that_cannot_be_taken_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidValue):
         PythonGate(**options)
+
+
+@pytest.mark.usefixtures("functions")
+def test_only_functions_that_are_allowed_are_run() -> None:
+    gate = PythonGate(function="team_gates:yes")
+    for allowed, verdict in ((frozenset({"team_gates:yes"}), "PASS"), (frozenset({"team_gates:no"}), "ERROR")):
+        found = judge(gate, Candidate("default", (ONE,), subject=ONE, allowed=allowed))
+        assert found.verdict == verdict
+    assert "does not allow team_gates:yes: nobody ran it" in found.message
+
+
+@pytest.mark.usefixtures("functions")
+def test_a_question_is_left_open_where_nobody_may_wait_and_answered_once_it_was_asked() -> None:
+    gate, answers = PythonGate(function="team_gates:yes"), Answers()
+    assert judge(gate, Candidate("default", (ONE,), subject=ONE, answers=answers)).verdict == "ERROR"
+    assert len(answers.open) == 1
+    answers.ask()
+    later = Candidate("default", (ONE,), subject=ONE, answers=answers, at=datetime(2026, 2, 2, tzinfo=UTC))
+    assert judge(gate, later).verdict == "PASS"
+    assert answers.open == {}
+    changed = replace(later, reason="another")
+    assert judge(gate, changed).verdict == "ERROR"
+    assert len(answers.open) == 1
+
+
+def test_a_function_sees_only_reports_that_count() -> None:
+    reports = [
+        RecordedReport(replace(VERSION, name=name), ReportFacts(), vouched=name == "good") for name in ("good", "bad")
+    ]
+    said = as_json(Candidate("default", (replace(ONE, reports=tuple(reports)),)))
+    assert [r["version"] for r in said["moving"][0]["reports"]] == ["good:v2"]

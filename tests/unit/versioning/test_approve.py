@@ -565,3 +565,30 @@ def test_the_list_tells_of_a_version_that_was_withdrawn_after_it_was_approved(de
     desk.backend.yank("default", Reference.parse("a:v2"), reason="leaks", actor="ann")
     (listed,) = desk.backend.approvals("default", "prod")
     assert listed.problem == "a:v2 was withdrawn: leaks"
+
+
+# --- where who acts had to prove it
+
+
+def test_nobody_hands_in_the_approval_of_another_where_names_are_proven(desk: Desk) -> None:
+    envelope = desk.envelope(desk.bound("a:v1"))
+    server = desk.backend.guarded()
+    with pytest.raises(NotAllowed, match="is ada's, and bob hands it in") as caught:
+        server.approve("default", envelope, actor="bob")
+    assert "ada approves it" in caught.value.hint()
+    assert desk.untouched()
+    assert server.approve("default", envelope, actor="Ada").person == "ada"
+
+
+def test_on_this_machine_anybody_may_hand_in_what_somebody_signed(desk: Desk) -> None:
+    assert desk.backend.approve("default", desk.envelope(desk.bound("a:v1")), actor="ci").person == "ada"
+
+
+def test_it_holds_again_when_the_very_policy_that_it_was_given_under_does(desk: Desk) -> None:
+    rules = {"name": "p", "aliases": {"prod": {"kinds": {"*": ["compatibility"]}}}}
+    other = {"name": "p", "aliases": {"prod": {"reason": True, "kinds": {"*": ["compatibility"]}}}}
+    for body in (rules, other, rules):
+        desk.backend.set_policy("default", body, message="", actor="root")
+        if body is rules and not desk.stored("a:v1"):
+            desk.approve("a:v1")
+        assert bool(desk.holds("a:v1")) is (body is other)

@@ -13,6 +13,7 @@ import pytest
 from llmartifacts import plugins
 from llmartifacts.errors import (
     AliasMoved,
+    Busy,
     Conflict,
     GateRefused,
     InvalidReference,
@@ -22,7 +23,7 @@ from llmartifacts.errors import (
     Refused,
     Yanked,
 )
-from llmartifacts.gates.base import Candidate
+from llmartifacts.gates.base import Answers, Candidate
 from llmartifacts.limits import Outcome
 from llmartifacts.records.backend import Draft, Input, PromotionRequest, Target
 from llmartifacts.records.digest import digest_of
@@ -34,6 +35,7 @@ from llmartifacts.records.reference import Reference
 from llmartifacts.records.times import from_micros
 from llmartifacts.records.version import Version
 from llmartifacts.versioning import approve, evidence
+from llmartifacts.versioning.judge import answering
 
 
 class Governed:
@@ -653,3 +655,203 @@ def test_a_function_of_the_teams_own_is_asked_before_the_queue_and_once_where_no
     monkeypatch.setattr(store, "writing", watched)
     assert short.promote("a:v1").moves
     assert queue == ["asked", "in", "out"]
+
+
+# --- reports that count
+
+
+def log_as(tested: Evidence, actor: str, config: dict[str, Any], *on: str, vouched: bool, name: str = "r") -> Version:
+    edges = tuple(Input(tested.find(one).pinned, "evaluated_with") for one in on)
+    draft = Draft(name, Manifest.build("report", config), inputs=edges)
+    made: Version = tested.governed.backend.commit("default", [draft], actor=actor, vouched=vouched)[0]
+    return made
+
+
+def test_a_report_of_somebody_who_may_not_vouch_for_it_opens_nothing_until_an_evaluator_logs_it_too(
+    tested: Evidence,
+) -> None:
+    config = tested.config("a:v1")
+    report = log_as(tested, "wendy", config, "a:v1", vouched=False)
+    found = tested.governed.gate("a:v1")
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "r:v1 does not count: wendy logged it" in found.results[0].message
+    assert "Let an evaluator" in found.results[0].next_step
+    _, reports = tested.governed.backend.evidence("default", Reference.parse("a:v1"))
+    assert [r.vouched for r in reports] == [False]
+    again = log_as(tested, "eve", config, "a:v1", vouched=True)
+    assert (again.number, again.created) == (report.number, False)
+    assert tested.governed.verdict("a:v1") == "PASS"
+    assert tested.governed.backend.verify().problems == ()
+
+
+def test_the_same_report_under_another_name_counts_once_an_evaluator_logged_it_there(tested: Evidence) -> None:
+    config = tested.config("a:v1")
+    log_as(tested, "wendy", config, "a:v1", vouched=False)
+    log_as(tested, "eve", config, "a:v1", vouched=True, name="other")
+    assert tested.governed.verdict("a:v1") == "PASS"
+    log_as(tested, "wendy", config, "a:v1", vouched=False, name="third")
+    assert tested.governed.verdict("a:v1") == "PASS"
+
+
+def test_a_report_that_does_not_count_neither_hides_nor_spoils_one_that_does(tested: Evidence) -> None:
+    tested.report("a:v1", value=0.9)
+    log_as(tested, "wendy", tested.config("a:v1", value=0.1), "a:v1", vouched=False)
+    broken = tested.config("a:v1") | {"metrics": [{"name": "m", "value": "high"}]}
+    log_as(tested, "wendy", broken, "a:v1", vouched=False)
+    assert tested.governed.verdict("a:v1") == "PASS"
+    tested.report("a:v2", value=0.1)
+    log_as(tested, "wendy", tested.config("a:v2", value=0.99), "a:v2", vouched=False)
+    assert tested.governed.verdict("a:v2") == "FAIL"
+
+
+def test_however_many_reports_do_not_count_one_that_does_is_found(
+    tested: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "MAX_REPORTS", 3)
+    monkeypatch.setattr(evidence, "MAX_LOOKED", 3)
+    monkeypatch.setattr(evidence, "MAX_UNVOUCHED", 2)
+    tested.report("a:v1", value=0.9)
+    for i in range(8):
+        log_as(tested, "wendy", tested.config("a:v1", value=0.2 + i / 100), "a:v1", vouched=False)
+    assert tested.governed.verdict("a:v1") == "PASS"
+    _, reports = tested.governed.backend.evidence("default", Reference.parse("a:v1"))
+    assert [str(r.version) for r in reports] == ["r:v8", "r:v7", "suite-report:v1"]
+
+
+def test_other_kinds_need_nobody_to_vouch_for_them(short: Any) -> None:
+    short.backend.commit("default", [short.draft("a", "1")], actor="wendy", vouched=False)
+    assert "vouched" not in list(short.backend.audit())[-1]["body"]
+
+
+def test_the_audit_tells_who_vouches_and_a_report_that_is_made_to_count_is_found(tested: Evidence) -> None:
+    log_as(tested, "wendy", tested.config("a:v1"), "a:v1", vouched=False)
+    assert list(tested.governed.backend.audit())[-1]["body"]["vouched"] is False
+    assert tested.governed.backend.verify().problems == ()
+    tested.governed.run("update version set vouched = 1")
+    told = [str(p) for p in tested.governed.backend.verify().problems]
+    assert any("r:v1 counts as evidence, and the audit tells of nobody who vouches for it" in line for line in told)
+
+
+# --- functions of others, and transactions
+
+
+def readied(short: Any, monkeypatch: pytest.MonkeyPatch, allowed: Any = None) -> tuple[Any, list[str]]:
+    """A backend whose policy asks a function of the team's own; and what happened, in order."""
+    short.log("a", "1")
+    rules = {"kinds": {"*": [{"python": {"function": "team.gates:ready"}}]}}
+    short.backend.set_policy("default", {"name": "p", "aliases": {"prod": rules}}, message="", actor="ann")
+    seen: list[str] = []
+    store = short.backend._parts.metadata
+    reading, writing = store.reading, store.writing
+
+    def watched(name: str, begin: Any) -> Any:
+        @contextmanager
+        def transaction() -> Iterator[Any]:
+            with begin() as s:
+                seen.append(name)
+                try:
+                    yield s
+                finally:
+                    seen.append(f"/{name}")
+
+        return transaction
+
+    def answer(function: str, payload: Any, **limits: Any) -> Outcome:
+        seen.append(f"asked v{payload['moving'][0]['version']}")
+        return Outcome(value=True)
+
+    monkeypatch.setattr("llmartifacts.limits.run_limited", answer)
+    monkeypatch.setattr(store, "writing", watched("write", writing))
+    monkeypatch.setattr(store, "reading", watched("read", reading))
+    return short.backend, seen
+
+
+def outside(seen: list[str]) -> bool:
+    """Whether nobody was asked anything while a transaction was open."""
+    depth = 0
+    for one in seen:
+        depth += 0 if one.startswith("asked") else -1 if one.startswith("/") else 1
+        if one.startswith("asked") and depth:
+            return False
+    return any(one.startswith("asked") for one in seen)
+
+
+def test_no_function_is_asked_while_a_transaction_is_open(short: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, seen = readied(short, monkeypatch)
+    asked = PromotionRequest((Target(Reference.parse("a:v1"), "prod"),))
+    assert backend.gate("default", asked, actor="bob").verdict is Verdict.PASS
+    assert outside(seen)
+    seen.clear()
+    assert short.promote("a:v1").moves
+    assert outside(seen)
+
+
+def test_logging_to_an_alias_asks_about_the_version_to_be_and_then_logs_it_once(
+    short: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, seen = readied(short, monkeypatch)
+    made = short.log("a", "2", aliases=("prod",))
+    assert (made.number, made.created, short.at("a:prod")) == (2, True, "v2")
+    assert outside(seen)
+    assert [s for s in seen if s.startswith("asked")] == ["asked v2"]
+    assert [str(v) for v in backend.versions("default", "a")] == ["a:v2", "a:v1"]
+
+
+def test_inside_a_transaction_of_the_caller_answers_are_given_and_what_changed_is_asked_again(
+    short: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, seen = readied(short, monkeypatch)
+    request = PromotionRequest((Target(Reference.parse("a:latest"), "prod"),))
+    given = backend.asked("default", request, actor="bob")
+    short.log("a", "2")
+
+    def unit_of_work(answers: Answers) -> Promotion:
+        with backend.parts.metadata.writing():
+            made: Promotion = backend.promote("default", request, actor="bob", answers=answers)
+            return made
+
+    made = answering(unit_of_work, given)
+    assert made.moves[0].new == 2
+    assert outside(seen)
+    assert [s for s in seen if s.startswith("asked")] == ["asked v1", "asked v2"]
+
+
+def test_what_keeps_changing_is_given_up_and_nothing_moves(short: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, _ = readied(short, monkeypatch)
+    request = PromotionRequest((Target(Reference.parse("a:latest"), "prod"),))
+
+    def attempt(answers: Answers) -> Promotion:
+        short.log("a", f"{len(answers)} once more")
+        made: Promotion = backend.promote("default", request, actor="bob", answers=answers)
+        return made
+
+    with pytest.raises(Busy, match="must be asked first"):
+        answering(attempt)
+    assert short.at("a:prod") == "-"
+
+
+def test_a_server_runs_no_function_but_those_that_its_operator_allowed(
+    short: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, seen = readied(short, monkeypatch)
+    request = PromotionRequest((Target(Reference.parse("a:v1"), "prod"),))
+    decided = backend.guarded().gate("default", request, actor="bob")
+    assert decided.verdict is Verdict.ERROR
+    assert "does not allow team.gates:ready" in decided.results[0].message
+    assert "--allow-gate" in decided.results[0].next_step
+    with pytest.raises(GateRefused):
+        backend.guarded(allowed_gates=["team.gates:other"]).promote("default", request, actor="bob")
+    assert not any(s.startswith("asked") for s in seen)
+    allowed = backend.guarded(allowed_gates=["team.gates:ready"])
+    assert allowed.promote("default", request, actor="bob").moves
+
+
+def test_a_policy_that_names_a_function_that_is_not_allowed_is_refused_when_it_is_set(short: Any) -> None:
+    gate = {"any_of": [{"ticket": {}}, {"python": {"function": "os:getcwd"}}]}
+    body = {"name": "p", "aliases": {"prod": {"kinds": {"*": [gate]}}}}
+    short.log("a", "1")
+    guarded = short.backend.guarded(allowed_gates=["team.gates:ready"])
+    with pytest.raises(InvalidValue, match="does not allow os:getcwd") as caught:
+        guarded.set_policy("default", body, message="", actor="root")
+    assert "--allow-gate" in caught.value.hint()
+    assert guarded.policies("default") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import llmartifacts as la
 from llmartifacts.blobs.forms import RAW, RECIPE, ZSTD, encode, key_of
 from llmartifacts.errors import Damaged
+from llmartifacts.metadata.schema import MIGRATIONS
 from llmartifacts.records.digest import digest_of
 
 MB = 1 << 20
@@ -43,10 +45,13 @@ def as_it_was(shelf: Shelf) -> None:
     for name in shelf.files("packs"):
         (shelf.place / "blobs" / name).unlink()
     with shelf.parts.metadata.writing() as s:
-        for table in ("chunk", "pack", "policy", "trusted_key", "attestation_subject", "attestation", "review"):
+        later = "".join(MIGRATIONS[1:])
+        for index in re.findall(r"create index (\w+)", later):
+            s.run(f"drop index {index}")
+        for table in reversed(re.findall(r"create table (\w+)", later)):
             s.run(f"drop table {table}")
-        for column in ("policy", "approvals", "break_glass"):
-            s.run(f"alter table promotion drop column {column}")
+        for table, column in re.findall(r"alter table (\w+) add column (\w+)", later):
+            s.run(f"alter table {table} drop column {column}")
         s.run("update meta set value = 1 where name = 'schema'")
     shelf.registry.close()
 

@@ -72,6 +72,8 @@ def test_records_that_nobody_altered_say_what_the_audit_says(used: Any) -> None:
             "a:prod says that its last move was 3, and it has not as many",
         ),
         ("delete from alias", "a:prod is gone, and it moved once"),
+        ("delete from alias_holder", "a:prod is missing in the list of those who have the alias"),
+        ("update project set collections = 7", "should have 7 collections and has not"),
         (
             "update move set new = 3 where alias = 'latest' and number = (select max(number) from move where"
             " alias = 'latest');update collection set latest = 3",

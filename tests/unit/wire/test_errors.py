@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 import json
 
@@ -101,3 +102,92 @@ def test_every_error_has_a_body(cls):
     assert json.loads(json.dumps(body))["errors"][0]["detail"] == {"field": "f", "hint": "Do this."} | (
         {"verdict": "FAIL"} if cls is GateRefused else {}
     )
+
+
+def told(error):
+    return type(error), str(error), error.details(), error.hint()
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("given", [{}, {"field": "a[3].b", "origin": "x.yaml", "next_step": "Do this."}])
+def test_every_error_comes_back_as_it_was_sent(cls, given):
+    values = dict(given)
+    for field in dataclasses.fields(cls):
+        if field.name not in ("message", "field", "origin", "next_step"):
+            values[field.name] = {
+                "str": "text",
+                "int | None": 7,
+                "tuple[str, ...]": ("a", "b"),
+                "Mapping[str, LlmartifactsError]": {"kb": NotFound("gone", near=("x",))},
+            }[field.type]
+    error = cls("what happened", **values)
+    body = json.loads(json.dumps(wire.error_body(error)))
+    assert told(wire.error_from_body(wire.http_status(error), body)) == told(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [
+        (400, "InvalidInput"),
+        (401, "NotAllowed"),
+        (404, "NotFound"),
+        (409, "Conflict"),
+        (413, "TooLarge"),
+        (418, "InvalidInput"),
+        (429, "Busy"),
+        (500, "LlmartifactsError"),
+        (502, "Unreachable"),
+        (504, "DeadlineExceeded"),
+        (200, "LlmartifactsError"),
+    ],
+)
+def test_a_code_of_a_newer_release_becomes_the_class_nearest_to_the_status(status, name):
+    body = {
+        "errors": [{"code": "brand_new", "message": "it is so", "detail": {"field": "x", "other": [1], "hint": "So."}}]
+    }
+    error = wire.error_from_body(status, body)
+    assert (type(error).__name__, error.message, error.field, error.hint()) == (name, "it is so", "x", "So.")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        [],
+        "text",
+        3,
+        {},
+        {"errors": None},
+        {"errors": []},
+        {"errors": [None]},
+        {"errors": [{}]},
+        {"errors": [{"code": [], "message": 5}]},
+        {"errors": [{"code": "not_found", "message": ""}]},
+        {"errors": [{"code": "not_found", "message": "x", "detail": 5}]},
+        {"errors": [{"code": "not_found", "message": "x", "detail": {"near": "text", "name": 5, "what": None}}]},
+        {"errors": [{"code": "resolution_failed", "message": "x", "detail": {"failures": {"a": 5, "b": {"code": 1}}}}]},
+    ],
+    ids=repr,
+)
+def test_whatever_a_body_is_it_becomes_an_error(body):
+    error = wire.error_from_body(404, body)
+    assert isinstance(error, LlmartifactsError)
+    assert error.message
+    assert json.dumps(wire.error_body(error))
+
+
+def test_hostile_errors_are_cut_and_cannot_act_on_a_terminal():
+    inner: dict = {"code": "not_found", "message": "x"}
+    for _ in range(50):
+        inner = {"code": "resolution_failed", "message": "x", "failures": {"a": inner}}
+    detail = {
+        "near": ["n"] * 5_000,
+        "field": "\x1b[31m" + "f" * 100_000,
+        "failures": {"a": inner},
+        "hint": "h" * 100_000,
+    }
+    for code in ("not_found", "resolution_failed"):
+        body = {"errors": [{"code": code, "message": "m\x9b" + "m" * 100_000, "detail": detail}] * 50}
+        error = wire.error_from_body(404, body)
+        assert len(json.dumps(wire.error_body(error))) < 200_000
+        assert not {"\x1b", "\x9b"} & set(str(error) + error.hint())

@@ -1,0 +1,180 @@
+"""Bytes on their way to a server: cut and encoded here against what the server has, sent with the version.
+
+A large file is encoded against earlier versions by their recipes alone: a chunk that they name is taken to be there,
+and what is new goes into packs. The server looks at all of it again before it keeps anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmartifacts.blobs.chunks.encode import AnySource, Known
+from llmartifacts.blobs.chunks.entries import Entries, ids_of, lengths_of
+from llmartifacts.blobs.chunks.reader import Buffer, ChunkReader
+from llmartifacts.blobs.chunks.seed import Nearby, Seed
+from llmartifacts.blobs.chunks.store import ChunkStore, Encoding
+from llmartifacts.blobs.chunks.writer import ChunkWriter
+from llmartifacts.blobs.forms import RECIPE, BadForm, parse_key
+from llmartifacts.blobs.staging import BlobStaging, Content
+from llmartifacts.client.index import ParentIndex, RemoteIndex
+from llmartifacts.client.upload import Part, Upload, Uploads
+from llmartifacts.errors import Damaged, LlmartifactsError, NotAllowed
+from llmartifacts.records.backend import Earlier
+from llmartifacts.records.digest import Blob, Digest
+
+if TYPE_CHECKING:
+    from llmartifacts.client.blobs import RemoteBlobs
+    from llmartifacts.client.driver import HttpDriver
+
+
+class RemoteStaging(BlobStaging):
+    """The `Staging` of a server: `send` takes the place of `publish`.
+
+    Args:
+        blobs: What the server has.
+        root: Where the scratch folder is made.
+        uploads: Sends.
+    """
+
+    def __init__(self, blobs: RemoteBlobs, root: Path, uploads: Uploads) -> None:
+        self._far = FarStore(blobs)
+        super().__init__(blobs.driver, self._far, root)
+        self._uploads = uploads
+        self._earlier: set[Digest] = set()
+
+    def add(self, source: Content, like: Earlier = tuple) -> Blob:
+        """Take bytes, as `BlobStaging.add`."""
+
+        def noted() -> Sequence[Blob]:
+            found = like()
+            self._earlier.update(blob.digest for blob in found)
+            return found
+
+        return super().add(source, noted)
+
+    def publish(self) -> None:
+        """Refused: what goes to a server is named by a version there."""
+        raise NotAllowed("bytes go to a server with the versions that name them", next_step="Log a version.")
+
+    def send(self, project: str) -> str | None:
+        """Send what a project of the server lacks; the server has checked and stored it when this returns.
+
+        Returns:
+            The upload, for the versions that are logged next; None where nothing had to be sent.
+
+        Raises:
+            Unreachable: The line broke. What was sent by then need not be sent again.
+            Conflict: Something that this relies on was removed meanwhile.
+            InvalidValue: The server takes it for something else than it is said to be.
+        """
+        if not self._new:
+            return None
+        parts = []
+        for key, file in self._new:
+            parsed = parse_key(key)
+            assert parsed is not None  # noqa: S101 - staged under a key of a blob
+            digest, form = parsed
+            parts.append(Part(self._known[digest], form, file))
+        packs = []
+        parents: list[Digest] = []
+        if self._writer is not None:
+            self._writer.finish()
+            packs = [(pack.name, pack.file, pack.size) for pack in self._writer.packs]
+            if any(part.form == RECIPE for part in parts):
+                parents = self._far.parents
+        return self._uploads.send(Upload(project, packs, parts, parents))
+
+    def _wanted(self, blob: Blob) -> Sequence[str] | None:
+        """Everything is new that was not added before, and is in no earlier version; the server knows better later."""
+        if blob.digest in self._known or blob.digest in self._earlier:
+            return None
+        return []
+
+
+class FarStore:
+    """What staging asks of a store, of one that is far away.
+
+    Args:
+        blobs: What the server has.
+    """
+
+    def __init__(self, blobs: RemoteBlobs) -> None:
+        self._blobs = blobs
+        driver: HttpDriver = blobs.http
+        self._index = ParentIndex(driver.index)
+        self.chunks = FarChunks(driver, self._index, blobs._nearby)
+        self.parents: list[Digest] = []
+
+    def known(self, blob: Blob) -> Known | None:
+        """An earlier version to encode against, if it is stored as chunks."""
+        found = self._blobs.known(blob)
+        if found is not None and blob.digest not in self.parents:
+            self._index.allow(found.recipe.entries())
+            self.parents.append(blob.digest)
+        return found
+
+    def has(self, blob: Blob) -> bool:
+        """Nothing is asked for before it is sent."""
+        return False
+
+    def copy(self, blob: Blob, target: Path) -> None:
+        """Write the verified bytes into a new file."""
+        self._blobs.copy(blob, target)
+
+    def standing(self, blob: Blob) -> tuple[Sequence[str], Sequence[str]]:
+        """Nothing is asked for before it is sent."""
+        return (), ()
+
+
+class FarChunks(ChunkStore):
+    """Encodes for a server.
+
+    Args:
+        driver: Reads what is there.
+        index: The chunks that may be relied on.
+        nearby: Knows which blobs are at hand.
+    """
+
+    def __init__(self, driver: HttpDriver, index: ParentIndex, nearby: Nearby) -> None:
+        super().__init__(driver, index)
+        self._http = driver
+        self._reading: RemoteIndex = driver.index
+        self._nearby = nearby
+        self._seeds: list[Seed] = []
+        self._parents: list[Digest] = []
+
+    def writer(self, new_file: Callable[[], Path]) -> ChunkWriter:
+        """A writer for one staging."""
+        reader = ChunkReader(self.driver, self.index, self._seeded, far=True, sums=self._sums)
+        return ChunkWriter(reader, new_file)
+
+    def encode(self, source: AnySource, writer: ChunkWriter, parents: Sequence[Known]) -> Encoding:
+        """Cut a blob into chunks and write the new ones aside."""
+        reader = ChunkReader(self.driver, self._reading)
+        self._parents = [p.digest for p in parents]
+        self._seeds = [Seed(replace(p.recipe, parent=p.digest), reader, self._nearby) for p in parents]
+        return super().encode(source, writer, parents)
+
+    def _sums(self, entries: Entries, row: int) -> bytes | None:
+        """Sums of rows in chunks of a parent; None where no parent has all of them, or the server does not say."""
+        names = ids_of(entries)
+        for parent in self._parents:
+            with suppress(LlmartifactsError):
+                made = self._http.sums(parent, names, row)
+                if len(made) == int(lengths_of(entries).sum()) // row * 16:
+                    return made
+        return None
+
+    def _seeded(self, name: bytes) -> Buffer | None:
+        for seed in self._seeds:
+            try:
+                found = seed(name)
+            except (BadForm, Damaged):
+                continue
+            if found is not None:
+                return found
+        return None

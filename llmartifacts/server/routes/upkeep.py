@@ -1,0 +1,39 @@
+"""Checks, sizes, and what frees space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmartifacts.server.calls import Call, handler
+from llmartifacts.wire.bodies import upkeep as c
+
+
+@handler("verify")
+def verify(call: Call) -> Any:
+    """Check that all is there."""
+    return call.backend.verify(read_data=call.sends(c.VerifyRequest).read_data)
+
+
+@handler("stats")
+def stats(call: Call) -> Any:
+    """Bytes of a project."""
+    return call.backend.stats(call.project, call.asks(c.StatsQuery).name)
+
+
+@handler("registry_stats")
+def registry_stats(call: Call) -> Any:
+    """Bytes of the whole registry."""
+    return call.backend.stats()
+
+
+@handler("gc")
+def gc(call: Call) -> Any:
+    """Free what no version needs."""
+    body = call.sends(c.CollectRequest)
+    return call.backend.gc(dry_run=body.dry_run, compact=body.compact, actor=call.actor)
+
+
+@handler("migrate")
+def migrate(call: Call) -> Any:
+    """Cut large blobs into chunks."""
+    return call.backend.migrate(dry_run=call.sends(c.MigrateRequest).dry_run, actor=call.actor)

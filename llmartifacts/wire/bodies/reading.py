@@ -1,0 +1,143 @@
+"""Readings: any number of references at one revision, with their manifests. The hot path of a server.
+
+A manifest over 64 KiB, or past 8 MiB of one answer, is left out (`null`): `GET /manifests/{digest}` has its bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from llmartifacts.errors import LlmartifactsError
+from llmartifacts.records import backend as records
+from llmartifacts.records import version as versions
+from llmartifacts.records.digest import Digest
+from llmartifacts.records.manifest import INLINE_BYTES
+from llmartifacts.records.manifest import Manifest as ManifestRecord
+from llmartifacts.records.times import to_text
+from llmartifacts.wire.bodies.base import Count, Many, Model
+from llmartifacts.wire.bodies.fields import DigestText, Name
+from llmartifacts.wire.bodies.problems import Problem
+from llmartifacts.wire.bodies.versions import Manifest, Version
+from llmartifacts.wire.errors import error_item
+
+MAX_INLINE = 8 * 1024 * 1024
+"""Bytes of all manifests inside one answer."""
+MAX_DIGESTS = 1_000
+"""Manifests that are asked for at once."""
+
+
+class Found(Model):
+    """A version, its manifest, and the move number of the alias it was found by.
+
+    Attributes:
+        version: The version.
+        manifest: What it is; None where it is too large for the answer.
+        move: None if it was found by number or digest.
+    """
+
+    version: Version
+    manifest: Manifest | None
+    move: Count | None = None
+
+
+class Reading(Model):
+    """References read at one revision.
+
+    Attributes:
+        project: Name of the project.
+        revision: The revision that all of it was read at.
+        items: For each reference in order, what was found or why not.
+    """
+
+    project: Name
+    revision: Count
+    items: Many[Found | Problem]
+
+
+class Digests(Model):
+    """Manifests that are asked for."""
+
+    digests: Annotated[Many[DigestText], Field(max_length=MAX_DIGESTS)]
+
+
+class NamedManifest(Model):
+    """A manifest by its digest.
+
+    Attributes:
+        digest: Its digest.
+        manifest: What it is; None where it is too large for the answer.
+    """
+
+    digest: DigestText
+    manifest: Manifest | None
+
+
+class Manifests(Model):
+    """Those manifests that are there and may be seen."""
+
+    manifests: Many[NamedManifest]
+
+
+def encode_reading(reading: records.Reading) -> bytes:
+    """The JSON of a reading: what `Reading` describes, written at once, each manifest's bytes as they are kept."""
+    room = MAX_INLINE
+    parts = []
+    for item in reading.items:
+        if isinstance(item, LlmartifactsError):
+            parts.append(_dumps(error_item(item)).encode())
+            continue
+        manifest = item.manifest.to_bytes()
+        inline = len(manifest) <= min(INLINE_BYTES, room)
+        room -= len(manifest) if inline else 0
+        head = f'{{"version":{_version(item.version)},"move":{"null" if item.move is None else item.move},"manifest":'
+        parts.append(b"".join((head.encode(), manifest if inline else b"null", b"}")))
+    head = f'{{"project":{_dumps(reading.project)},"revision":{reading.revision},"items":['
+    return b"".join((head.encode(), b",".join(parts), b"]}"))
+
+
+def etag(reading: bytes, revision: int) -> str:
+    """The entity tag of a reading: `r<revision>-<16 hex digits of the SHA-256 of the body>`, in quotation marks."""
+    return f'"r{revision}-{hashlib.sha256(reading).hexdigest()[:16]}"'
+
+
+def encode_manifests(manifests: Mapping[Digest, ManifestRecord]) -> bytes:
+    """The JSON of `Manifests`."""
+    room = MAX_INLINE
+    parts = []
+    for digest, manifest in manifests.items():
+        data = manifest.to_bytes()
+        inline = len(data) <= min(INLINE_BYTES, room)
+        room -= len(data) if inline else 0
+        parts.append(b"".join((f'{{"digest":"{digest}","manifest":'.encode(), data if inline else b"null", b"}")))
+    return b'{"manifests":[' + b",".join(parts) + b"]}"
+
+
+def _version(v: versions.Version) -> str:
+    return _dumps(
+        {
+            "project": v.project,
+            "name": v.name,
+            "kind": v.kind,
+            "number": v.number,
+            "digest": v.digest,
+            "created_at": to_text(v.created_at),
+            "author": v.author,
+            "message": v.message,
+            "size": v.size,
+            "git_commit": v.git_commit,
+            "run": v.run,
+            "tags": dict(v.tags),
+            "aliases": v.aliases,
+            "yanked_at": None if v.yanked_at is None else to_text(v.yanked_at),
+            "yank_reason": v.yank_reason,
+            "created": v.created,
+        }
+    )
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
