@@ -144,12 +144,20 @@ def stack(s: Session, collection_id: int, alias: str, limit: int = 1 << 40) -> l
 
 def of_revision(s: Session, project_id: int, revision: int) -> list[MoveRow]:
     """The moves of one promotion, by name."""
+    return of_revisions(s, project_id, revision, revision).get(revision, [])
+
+
+def of_revisions(s: Session, project_id: int, low: int, high: int) -> dict[int, list[MoveRow]]:
+    """Revision -> the moves of its promotion, by name; from one revision to another."""
     rows = s.rows(
         f"select {_MOVE} from move m join collection c on c.id = m.collection_id where m.project_id = :p"
-        " and m.revision = :r and m.alias <> 'latest' order by c.name, m.alias",
-        {"p": project_id, "r": revision},
+        " and m.revision between :low and :high and m.alias <> 'latest' order by c.name, m.alias",
+        {"p": project_id, "low": low, "high": high},
     )
-    return [_move_row(r) for r in rows]
+    made: dict[int, list[MoveRow]] = {}
+    for row in map(_move_row, rows):
+        made.setdefault(row.revision, []).append(row)
+    return made
 
 
 def served(s: Session, collection_id: int, alias: str, number: int) -> bool:
@@ -312,9 +320,10 @@ def promotions(
         f" where p.project_id = :p and {which} order by p.revision desc limit :limit",
         {"p": project_id, "r": bound, "limit": limit},
     )
+    moved = of_revisions(s, project_id, rows[-1][0], rows[0][0]) if rows else {}
     made = []
     for r in rows:
-        moves = of_revision(s, project_id, r[0])
+        moves = moved.get(r[0], [])
         undone = {m.undone_by for m in moves}
         by = undone.pop() if len(undone) == 1 else None
         made.append(

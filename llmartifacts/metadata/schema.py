@@ -138,6 +138,8 @@ MIGRATIONS: tuple[str, ...] = (
       collection_id bigint not null references collection(id), primary key(project_id, alias, collection)) {keyed};
     insert into alias_holder(project_id, alias, collection, collection_id)
       select c.project_id, a.name, c.name, c.id from alias a join collection c on c.id = a.collection_id;
+    drop index if exists move_revision;
+    create index move_promoted on move(project_id, revision) where alias <> 'latest';
     create index project_listed on project(name);
     create index collection_listed on collection(project_id, name);
     create index collection_kind on collection(project_id, kind, name);

@@ -5,7 +5,8 @@ The tables are worked on by `projects`, `versions`, `aliases`, `graph`, `runs` a
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from llmartifacts.errors import NewerFormat, NotFound
 from llmartifacts.metadata.database import Database, Session
@@ -42,9 +43,17 @@ class MetadataStore:
         """A read transaction: everything in it is of one moment."""
         return self.database.reading()
 
-    def writing(self) -> AbstractContextManager[Session]:
-        """A write transaction, one at a time, in fair order."""
-        return self.database.writing()
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A write transaction, one at a time, in fair order.
+
+        Raises:
+            NewerFormat: A newer release has migrated the database since it was opened: this one would leave out what
+                that one keeps.
+        """
+        with self.database.writing() as s:
+            _schema(s)
+            yield s
 
     def close(self) -> None:
         """Close the database."""

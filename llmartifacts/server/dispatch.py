@@ -29,7 +29,12 @@ MAX_PIECE = 8 * 1024 * 1024
 """Bytes of one piece of an upload."""
 MAX_QUERY = 64 * 1024
 SMALL_BODY = 1024 * 1024
-LARGE_BODIES = frozenset({"commit", "finish_upload", "missing_pieces", "storage", "set_policy", "approve", "attest"})
+LARGE_BODIES = frozenset(
+    {
+        *("begin_upload", "finish_upload", "missing_pieces", "sums"),
+        *("commit", "storage", "set_policy", "approve", "attest"),
+    }
+)
 """Routes whose JSON may have more than 1 MiB."""
 
 

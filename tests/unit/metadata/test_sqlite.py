@@ -138,11 +138,14 @@ def test_a_writer_that_waits_too_long_is_told_who_is_in_the_way(path: Path, stor
 
 
 def test_waiting_writers_all_get_their_turn(store: MetadataStore) -> None:
+    with store.writing() as s:
+        s.run("insert into meta values ('turns', 0)")
+
     def write() -> None:
         for _ in range(20):
             with store.writing() as s:
-                value = s.row("select value from meta where name = 'schema'")
-                s.run("update meta set value = :v where name = 'schema'", {"v": (value or (0,))[0] + 1})
+                value = s.row("select value from meta where name = 'turns'")
+                s.run("update meta set value = :v where name = 'turns'", {"v": (value or (0,))[0] + 1})
 
     threads = [threading.Thread(target=write) for _ in range(6)]
     for t in threads:
@@ -150,7 +153,14 @@ def test_waiting_writers_all_get_their_turn(store: MetadataStore) -> None:
     for t in threads:
         t.join()
     with store.reading() as s:
-        assert s.row("select value from meta") == (SCHEMA + 120,)
+        assert s.row("select value from meta where name = 'turns'") == (120,)
+
+
+def test_a_release_that_is_older_than_the_database_by_now_writes_nothing_more(store: MetadataStore) -> None:
+    with store.writing() as s:
+        s.run("update meta set value = :v where name = 'schema'", {"v": SCHEMA + 1})
+    with pytest.raises(NewerFormat), store.writing():
+        pytest.fail("it was let in")
 
 
 def test_a_killed_writer_blocks_nobody(path: Path, store: MetadataStore) -> None:
