@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -39,9 +39,27 @@ def metered(registry: Registry, out: Output, label: str, total: int | None = Non
         task = progress.add_task(label, total=total)
         registry.backend = cast("Backend", _Metered(backend, lambda count: progress.advance(task, count)))
         try:
-            yield
+            with _travelling(backend.blobs, progress):
+                yield
         finally:
             registry.backend = backend
+
+
+def _travelling(blobs: BlobBackend, progress: Progress) -> AbstractContextManager[None]:
+    """Show what goes to a server and comes from it, each once it does; the bytes of a directory do not travel."""
+    watched = getattr(blobs, "watched", None)
+    if watched is None:
+        return nullcontext()
+    sending = progress.add_task("sending", total=None, visible=False)
+    receiving = progress.add_task("receiving", total=None, visible=False)
+
+    def received(count: int) -> None:
+        progress.update(receiving, advance=count, visible=True)
+
+    made: AbstractContextManager[None] = watched(
+        lambda done, total: progress.update(sending, completed=done, total=total, visible=True), received
+    )
+    return made
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,21 @@ class RemoteBlobs(BlobStore):
         super().__init__(self.http, cache=cache, scratch=Path(), index=lambda _: index)
         self._session = session
         self.progress = progress
+
+    @contextmanager
+    def watched(self, sent: Progress, received: Callable[[int], None]) -> Iterator[None]:
+        """Tell of what travels meanwhile.
+
+        Args:
+            sent: Takes the bytes sent of a log and those in all.
+            received: Takes the bytes of each piece that arrives; called from several threads.
+        """
+        before = self.progress, self.http.received
+        self.progress, self.http.received = sent, received
+        try:
+            yield
+        finally:
+            self.progress, self.http.received = before
 
     def _cached(self, blob: Blob) -> Path:
         self.http.spool = self._aside

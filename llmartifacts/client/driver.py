@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -62,6 +62,7 @@ class HttpDriver(Driver):
         self._session = session
         self._sides = sides
         self._local = threading.local()
+        self.received: Callable[[int], None] | None = None
 
     # --- read
 
@@ -213,9 +214,9 @@ class HttpDriver(Driver):
             if form is None or (form == RECIPE) != described:
                 raise Unreachable(f"{self._session.address} answers in a form that is not known here")
             if form == RAW:
-                return io.BufferedReader(_Stream(download.chunks(), opened.pop_all()), PIECE)
+                return io.BufferedReader(_Stream(self._counted(download.chunks()), opened.pop_all()), PIECE)
             limit = _MAX_TABLE if form == RECIPE else _MAX_SMALL
-            data = _up_to(download.chunks(), limit)
+            data = _up_to(self._counted(download.chunks()), limit)
         if len(data) > limit:
             raise Damaged(f"what the server sends of {digest} is longer than it can be", digest=digest)
         if form != RECIPE:
@@ -227,6 +228,13 @@ class HttpDriver(Driver):
         self.index.add_table(digest, rows)
         self._sides.keep(digest, recipe, rows[:head], self)
         return form, recipe
+
+    def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The same; whoever shows progress is told of each."""
+        told = self.received
+        if told is None:
+            return chunks
+        return (chunk for chunk in chunks if told(len(chunk)) is None)
 
     # --- virtual objects
 
@@ -253,7 +261,7 @@ class HttpDriver(Driver):
                 redirects=True,
             ) as download:
                 status, headers = download.status, download.headers
-                data = b"".join(download.chunks())
+                data = b"".join(self._counted(download.chunks()))
         except (Conflict, NotFound):  # stored anew meanwhile: what is asked for again is right
             self.index.forget(name)
             raise BlobMissing(f"the chunks of {digest} were stored anew meanwhile", digest=digest) from None

@@ -14,21 +14,22 @@ import asyncio
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmartifacts.errors import NotFound
+from llmartifacts.metadata import projects
 from llmartifacts.metadata.database import Session
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.rights import Identity
-from llmartifacts.records.version import Found
 from llmartifacts.server import auth
 from llmartifacts.server.answers import JSON, Receive, Scope, Send, send_bytes
 from llmartifacts.server.calls import Header
 from llmartifacts.versioning.parts import Parts
-from llmartifacts.wire.bodies.reading import encode_reading, etag
+from llmartifacts.versioning.read import Item, items
+from llmartifacts.wire.bodies.reading import encode_items, etag
 from llmartifacts.wire.routes import BASE, BY_NAME
 
 if TYPE_CHECKING:
@@ -223,11 +224,19 @@ def kept_reading(state: State, project: str, query: bytes, references: Sequence[
     state.metrics.count("llmartifacts_read_cache_total", found="no")
     with state.backend.parts.metadata.reading() as s:
         number = newest_entry(s, project)
-        found = state.backend.read(project, references)  # in the same transaction
-    body = encode_reading(found)
-    tag = etag(body, found.revision).encode()
+        project_id, revision = projects.find_project(s, project)
+        lasting = True
+
+        def found() -> Iterator[Item]:
+            nonlocal lasting
+            for item in items(s, state.backend.parts, project_id, project, references):
+                lasting = lasting and (isinstance(item, tuple | NotFound))
+                yield item
+
+        body = encode_items(project, revision, found())
+    tag = etag(body, revision).encode()
     made = Kept(number, tag, body, (JSON, (b"etag", tag), ASK_AGAIN))
-    if query and number and all(isinstance(item, (Found, NotFound)) for item in found.items):
+    if query and number and lasting:
         state.readings.keep(project, query, made)
     return made
 

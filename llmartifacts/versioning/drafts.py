@@ -211,8 +211,11 @@ def _check_bundle(s: Session, parts: Parts, manifest: Manifest, found: Mapping[s
     models = manifest.config.get("models")
     taken = {str(role).casefold() for role in models} if isinstance(models, Mapping) else set()
     inner: dict[Digest, Manifest | None] = {}
+    size = 0
     for role, row in found.items():
         body = parts.manifest(s, row.version.digest, None)
+        size += len(body.to_bytes())
+        parts.check_room(size)
         if role.casefold() in taken:
             raise InvalidValue(f"the role {role!r} is taken twice", field=f"components.{role}")
         taken.add(role.casefold())

@@ -55,8 +55,10 @@ def steps(
         NotFound: A version does not exist.
         InvalidReference: An alias of a collection is named twice.
         Yanked: A version, or a part of a bundle, was withdrawn.
+        TooLarge: Asked for from outside, the manifests are too many bytes to look at together.
     """
     made: dict[tuple[str, str], Step] = {}
+    size = 0
     for target in request.targets:
         key = target.reference.name, target.alias
         if key in made:
@@ -70,6 +72,8 @@ def steps(
         before = None if last is None else versions.by_number(s, project, collection.id, last).version
         contains = {role: part[0] for role, part in graph.parts(s, row.id).items()}
         manifest = parts.manifest(s, row.version.digest, row.body)
+        size += len(manifest.to_bytes())
+        parts.check_room(size)
         moving = Moving(target.alias, row.version, manifest, serving, contains, now.move, before=before)
         made[key] = Step(collection, row, moving)
     return list(made.values())

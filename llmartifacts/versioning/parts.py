@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from llmartifacts.blobs.store import BlobStore
-from llmartifacts.errors import Damaged, DigestMismatch
+from llmartifacts.errors import Damaged, DigestMismatch, TooLarge
 from llmartifacts.metadata import projects, versions
 from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.store import MetadataStore
@@ -19,6 +19,10 @@ from llmartifacts.records.version import Found
 
 REMEMBERED = 1024
 """Manifests kept parsed; they are immutable and were verified."""
+REMEMBERED_BYTES = 16 * 1024 * 1024
+"""Bytes of those as JSON, which parsed take several times as many; one of more than a quarter of it is not kept."""
+AT_ONCE = 64 * 1024 * 1024
+"""Bytes of manifests as JSON that one request from outside may need together."""
 
 
 @dataclass
@@ -40,6 +44,7 @@ class Parts:
     authenticated: bool = False
     allowed_gates: frozenset[str] | None = None
     _manifests: OrderedDict[Digest, Manifest] = field(default_factory=OrderedDict)
+    _held: int = 0
     _lock: Lock = field(default_factory=Lock)
 
     def home(self, s: Session, project: str) -> tuple[int, int]:
@@ -59,6 +64,19 @@ class Parts:
         known = self._manifests.get(digest)
         if known is not None:
             return known
+        data = self.manifest_bytes(s, digest, body)
+        try:
+            manifest = Manifest.from_bytes(data, expect=digest, origin=self.location)
+        except Damaged as error:
+            raise replace(error, versions=self.needing(s, digest)) from error
+        self._remember(digest, manifest)
+        return manifest
+
+    def manifest_bytes(self, s: Session, digest: Digest, body: bytes | None = None) -> bytes:
+        """The canonical bytes of a manifest, held against its digest and not parsed. Raises as `manifest`."""
+        known = self._manifests.get(digest)
+        if known is not None:
+            return known.to_bytes()
         try:
             if body is None:
                 found = versions.manifest_body(s, digest)
@@ -67,27 +85,46 @@ class Parts:
                 body = found[0] if found[0] is not None else self.blobs.read(Blob(digest, found[1]))
             if digest_of(body) != digest:
                 raise DigestMismatch("the manifest's bytes in the database were altered", digest=digest)
-            manifest = Manifest.from_bytes(body, expect=digest, origin=self.location)
         except Damaged as error:
             raise replace(error, versions=self.needing(s, digest)) from error
+        return body
+
+    def _remember(self, digest: Digest, manifest: Manifest) -> None:
+        size = len(manifest.to_bytes())
+        if size > REMEMBERED_BYTES // 4:
+            return
         with self._lock:
+            if digest in self._manifests:
+                return
             self._manifests[digest] = manifest
-            while len(self._manifests) > REMEMBERED:
-                self._manifests.popitem(last=False)
-        return manifest
+            self._held += size
+            while len(self._manifests) > REMEMBERED or self._held > REMEMBERED_BYTES:
+                self._held -= len(self._manifests.popitem(last=False)[1].to_bytes())
 
     def needing(self, s: Session, blob: Digest) -> tuple[str, ...]:
         """Versions that need a blob, for an error; none where they may lie in projects that not everybody may see."""
         return () if self.authenticated else versions.needing(s, blob)
 
     def manifests(self, s: Session, digests: Sequence[Digest]) -> dict[Digest, Manifest]:
-        """Verified manifests by digest; one that is not there is left out."""
+        """Verified manifests by digest; one that is not there is left out. Raises `TooLarge` as `check_room`."""
         made: dict[Digest, Manifest] = {}
-        for digest in digests:
+        size = 0
+        for digest in dict.fromkeys(digests):
             found = versions.manifest_body(s, digest)
             if found is not None:
+                size += found[1]
+                self.check_room(size)
                 made[digest] = self.manifest(s, digest, found[0])
         return made
+
+    def check_room(self, size: int) -> None:
+        """Refuse a stranger's request that needs so many bytes of manifests at once. Raises `TooLarge`."""
+        if self.authenticated and size > AT_ONCE:
+            raise TooLarge(
+                f"this needs more than {AT_ONCE:,} bytes of manifests at once",
+                field="references",
+                next_step="Ask for fewer versions at a time.",
+            )
 
     def found(self, s: Session, row: VersionRow) -> Found:
         """A version with its manifest, tags and aliases."""

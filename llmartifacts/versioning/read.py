@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from llmartifacts.errors import Damaged, LlmartifactsError, NotFound
 from llmartifacts.metadata import projects, versions
+from llmartifacts.metadata.database import Session
 from llmartifacts.records.backend import Reading
 from llmartifacts.records.reference import Reference
-from llmartifacts.records.version import Found
+from llmartifacts.records.version import Found, Version
 from llmartifacts.versioning.parts import Parts
 
 
@@ -23,3 +24,19 @@ def read(parts: Parts, project: str, references: Sequence[Reference]) -> Reading
             except (NotFound, Damaged) as error:
                 items.append(error)
         return Reading(project, revision, tuple(items))
+
+
+Item = tuple[Version, bytes | None, int | None] | LlmartifactsError
+"""A version, its manifest as it is kept with it (None for a large one, kept apart), and the alias's move; or why not."""
+
+
+def items(s: Session, parts: Parts, project_id: int, project: str, references: Sequence[Reference]) -> Iterator[Item]:
+    """As `read`, one after another and not parsed, for whoever hands them on: large manifests are not opened."""
+    for reference in references:
+        try:
+            row = versions.find(s, project_id, project, reference)
+            body = None if row.body is None else parts.manifest_bytes(s, row.version.digest, row.body)
+            item: Item = (versions.complete(s, [row])[0], body, row.move)
+        except (NotFound, Damaged) as error:
+            item = error
+        yield item

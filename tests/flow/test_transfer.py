@@ -378,3 +378,17 @@ def test_what_a_store_sends_is_checked_like_everything_else(
         with pytest.raises(DigestMismatch):
             registry.backend.blobs.path(wanted)
         assert registry.backend.blobs.cache.find(wanted.digest) is None
+
+
+def test_whoever_watches_is_told_of_every_byte_that_travels(client: Client) -> None:
+    sent: list[tuple[int, int]] = []
+    received: list[int] = []
+    writing, reading = client("writer"), client("reader")
+    content = noise(20 * MB, seed=77)
+    with writing.backend.blobs.watched(lambda done, total: sent.append((done, total)), received.append):  # type: ignore[attr-defined]
+        version = writing.log("watched", la.Files({"x": content}))
+    assert sent[-1][0] == sent[-1][1] >= len(content)
+    assert [done for done, _ in sent] == sorted(done for done, _ in sent)
+    with reading.backend.blobs.watched(lambda done, total: sent.append((done, total)), received.append):  # type: ignore[attr-defined]
+        reading.resolve(version.reference).path("x")
+    assert sum(received) >= len(content)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from llmartifacts.errors import NotFound
 from llmartifacts.metadata import manifests as stored
+from llmartifacts.metadata import versions
 from llmartifacts.metadata.database import Session
 from llmartifacts.records.digest import Digest, parse_digest
-from llmartifacts.records.manifest import Manifest
 from llmartifacts.records.reference import Reference
 from llmartifacts.server.calls import Answer, Call, Header, handler
 from llmartifacts.server.reading import kept_reading, matches
@@ -58,16 +58,25 @@ def manifests(call: Call) -> Answer:
 def manifest(call: Call) -> Answer:
     """The canonical bytes of one manifest."""
     digest = parse_digest(call.path["digest"])
-    found = _seen(call, [digest]).get(digest)
-    if found is None:
-        raise NotFound(f"there is no manifest {digest}", what="manifest", name=digest)
-    return Answer(found.to_bytes(), headers=(FOREVER,))
-
-
-def _seen(call: Call, digests: list[Digest]) -> dict[Digest, Manifest]:
-    """Those manifests that a version in a project has that the caller may see; a digest alone grants nothing."""
     with call.backend.parts.metadata.reading() as s:
-        return call.backend.parts.manifests(s, [one for one in digests if _is_seen(call, s, one)])
+        if not _is_seen(call, s, digest) or versions.manifest_body(s, digest) is None:
+            raise NotFound(f"there is no manifest {digest}", what="manifest", name=digest)
+        return Answer(call.backend.parts.manifest_bytes(s, digest), headers=(FOREVER,))
+
+
+def _seen(call: Call, digests: list[Digest]) -> dict[Digest, bytes | None]:
+    """Those manifests that a version in a project has that the caller may see; a digest alone grants nothing.
+
+    Of large ones, which are kept apart, nothing is opened here.
+    """
+    made: dict[Digest, bytes | None] = {}
+    parts = call.backend.parts
+    with parts.metadata.reading() as s:
+        for digest in digests:
+            found = versions.manifest_body(s, digest) if _is_seen(call, s, digest) else None
+            if found is not None:
+                made[digest] = None if found[0] is None else parts.manifest_bytes(s, digest, found[0])
+    return made
 
 
 def _is_seen(call: Call, s: Session, digest: Digest) -> bool:

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 from pydantic import Field
 
-from llmartifacts.errors import LlmartifactsError
+from llmartifacts.errors import LlmartifactsError, TooLarge
 from llmartifacts.records import backend as records
 from llmartifacts.records import version as versions
 from llmartifacts.records.digest import Digest
 from llmartifacts.records.manifest import INLINE_BYTES
-from llmartifacts.records.manifest import Manifest as ManifestRecord
 from llmartifacts.records.times import to_text
 from llmartifacts.wire.bodies.base import Count, Many, Model
 from llmartifacts.wire.bodies.fields import DigestText, Name
@@ -27,6 +26,8 @@ from llmartifacts.wire.errors import error_item
 
 MAX_INLINE = 8 * 1024 * 1024
 """Bytes of all manifests inside one answer."""
+MAX_READING = 32 * 1024 * 1024
+"""Bytes of a whole answer: messages and tags of a version are no manifest, and many of them are much."""
 MAX_DIGESTS = 1_000
 """Manifests that are asked for at once."""
 
@@ -83,20 +84,46 @@ class Manifests(Model):
     manifests: Many[NamedManifest]
 
 
+Item = tuple[versions.Version, bytes | None, int | None] | LlmartifactsError
+"""A version, its manifest's bytes (None where they are kept apart), and the move of its alias; or why not."""
+
+
 def encode_reading(reading: records.Reading) -> bytes:
     """The JSON of a reading: what `Reading` describes, written at once, each manifest's bytes as they are kept."""
+    items = (
+        item if isinstance(item, LlmartifactsError) else (item.version, item.manifest.to_bytes(), item.move)
+        for item in reading.items
+    )
+    return encode_items(reading.project, reading.revision, items)
+
+
+def encode_items(project: str, revision: int, items: Iterable[Item]) -> bytes:
+    """As `encode_reading`, of items that come one after another.
+
+    Raises:
+        TooLarge: The answer is longer than a client reads.
+    """
     room = MAX_INLINE
+    size = 0
     parts = []
-    for item in reading.items:
+    for item in items:
         if isinstance(item, LlmartifactsError):
-            parts.append(_dumps(error_item(item)).encode())
-            continue
-        manifest = item.manifest.to_bytes()
-        inline = len(manifest) <= min(INLINE_BYTES, room)
-        room -= len(manifest) if inline else 0
-        head = f'{{"version":{_version(item.version)},"move":{"null" if item.move is None else item.move},"manifest":'
-        parts.append(b"".join((head.encode(), manifest if inline else b"null", b"}")))
-    head = f'{{"project":{_dumps(reading.project)},"revision":{reading.revision},"items":['
+            made = _dumps(error_item(item)).encode()
+        else:
+            version, manifest, move = item
+            inline = b"null" if manifest is None or len(manifest) > min(INLINE_BYTES, room) else manifest
+            room -= len(inline)
+            head = f'{{"version":{_version(version)},"move":{"null" if move is None else move},"manifest":'
+            made = b"".join((head.encode(), inline, b"}"))
+        size += len(made)
+        if size > MAX_READING:
+            raise TooLarge(
+                f"the answer has more than {MAX_READING:,} bytes",
+                field="references",
+                next_step="Ask for fewer references at a time.",
+            )
+        parts.append(made)
+    head = f'{{"project":{_dumps(project)},"revision":{revision},"items":['
     return b"".join((head.encode(), b",".join(parts), b"]}"))
 
 
@@ -105,15 +132,14 @@ def etag(reading: bytes, revision: int) -> str:
     return f'"r{revision}-{hashlib.sha256(reading).hexdigest()[:16]}"'
 
 
-def encode_manifests(manifests: Mapping[Digest, ManifestRecord]) -> bytes:
-    """The JSON of `Manifests`."""
+def encode_manifests(manifests: Mapping[Digest, bytes | None]) -> bytes:
+    """The JSON of `Manifests`, of the bytes of each; None where they are kept apart."""
     room = MAX_INLINE
     parts = []
-    for digest, manifest in manifests.items():
-        data = manifest.to_bytes()
-        inline = len(data) <= min(INLINE_BYTES, room)
-        room -= len(data) if inline else 0
-        parts.append(b"".join((f'{{"digest":"{digest}","manifest":'.encode(), data if inline else b"null", b"}")))
+    for digest, data in manifests.items():
+        inline = b"null" if data is None or len(data) > min(INLINE_BYTES, room) else data
+        room -= len(inline)
+        parts.append(b"".join((f'{{"digest":"{digest}","manifest":'.encode(), inline, b"}")))
     return b'{"manifests":[' + b",".join(parts) + b"]}"
 
 

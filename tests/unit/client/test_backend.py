@@ -83,7 +83,7 @@ def test_many_references_go_in_a_body(http: Http, backend: Backend) -> None:
 
 
 def test_a_manifest_is_asked_for_once(http: Http, backend: Backend) -> None:
-    body = bodies.encode_manifests({MANIFEST.digest: MANIFEST})
+    body = bodies.encode_manifests({MANIFEST.digest: MANIFEST.to_bytes()})
     made, server = backend(http.answer(200, body))
     nothing = digest_of(b"nothing")
     assert made.manifests([MANIFEST.digest, nothing]) == {MANIFEST.digest: MANIFEST}

@@ -65,7 +65,7 @@ def test_a_large_manifest_is_left_out_and_so_is_what_would_make_the_answer_too_l
     inside = [item for item in read.items if item.manifest is not None]
     assert 100 < len(inside) < 200
     assert sum(len(item.manifest.record().to_bytes()) for item in inside) <= bodies.MAX_INLINE
-    many = bodies.encode_manifests({f.version.digest: f.manifest for f in (large, *small)})
+    many = bodies.encode_manifests({f.version.digest: f.manifest.to_bytes() for f in (large, *small)})
     told = read_body(bodies.Manifests, many).manifests
     assert len(told) == 201
     assert told[0].manifest is None
