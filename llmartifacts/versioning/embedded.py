@@ -238,11 +238,7 @@ class EmbeddedBackend:
         return promote(self._parts, project, request, actor=actor, answers=answers)
 
     def asked(self, project: str, request: PromotionRequest, *, actor: str) -> Answers:
-        """What functions of others say of a move: for one that is made inside a transaction of the caller.
-
-        Example:
-            >>> answering(lambda known: unit_of_work(promote, answers=known), backend.asked(...))  # doctest: +SKIP
-        """
+        """What functions of others say of a move: `answers` for one that is made inside a transaction of the caller."""
         return judge.asked(self._parts, project, request, actor=actor)
 
     def rollback(

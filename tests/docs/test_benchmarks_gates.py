@@ -141,6 +141,7 @@ def test_ignoring_documents_promotes_what_counting_them_refuses() -> None:
     assert wrong["atom bound by document"] < 0.15 < wrong["atom bound, ignoring them"]
 
 
+@pytest.mark.matrix
 def test_the_tables_are_printed_and_drawn_the_same_for_the_same_seed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

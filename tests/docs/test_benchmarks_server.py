@@ -57,10 +57,8 @@ def run(*names: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [*sorted(LINES.keys() - {"server_moves"}), pytest.param("server_moves", marks=pytest.mark.matrix)]
-)
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", sorted(LINES))
 def test_each_subject_has_a_line_for_everything_that_it_measures(name: str, tmp_path: Path) -> None:
     (measured,) = run(name, folder=tmp_path).values()
     if any("absent" in line for line in measured):

@@ -119,11 +119,11 @@ def injected(strace: str, inject: str, place: Path) -> subprocess.CompletedProce
         ("rename,renameat,renameat2", range(1, 6)),
         ("unlink,unlinkat", range(1, 40, 3)),
         ("fdatasync", range(1, 20, 2)),
-        ("fsync", range(1, 20, 3)),
-        pytest.param("pwrite64", range(1, 120, 9), marks=pytest.mark.slow),
-        pytest.param("writev,write", range(1, 30, 3), marks=pytest.mark.slow),
-        pytest.param("unlink,unlinkat", range(2, 40), marks=pytest.mark.slow),
-        pytest.param("fdatasync", range(2, 20, 2), marks=pytest.mark.slow),
+        pytest.param("fsync", range(1, 20, 3), marks=pytest.mark.matrix),
+        pytest.param("pwrite64", range(1, 120, 9), marks=pytest.mark.matrix),
+        pytest.param("writev,write", range(1, 30, 3), marks=pytest.mark.matrix),
+        pytest.param("unlink,unlinkat", range(2, 40), marks=pytest.mark.matrix),
+        pytest.param("fdatasync", range(2, 20, 2), marks=pytest.mark.matrix),
     ],
 )
 def test_gc_killed_at_any_system_call_loses_nothing(

@@ -99,7 +99,7 @@ def _check(place: Path, acknowledged: list[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nth", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("nth", [2, *(pytest.param(n, marks=pytest.mark.matrix) for n in (1, 3, 5, 8))])
 @pytest.mark.parametrize("call", CALLS)
 def test_killed_at_a_system_call_it_leaves_all_or_nothing(strace: str, place: Path, call: str, nth: int) -> None:
     told, code = _run(strace, place, f"{call}:signal=KILL:when={nth}")

@@ -99,7 +99,7 @@ def test_the_account_is_readable_in_eighty_columns_and_the_registry_can_be_kept(
     assert not re.search("error|Traceback", (tmp_path / "story" / "service.log").read_text(), re.IGNORECASE)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_without_fastapi_the_standard_library_serves_and_the_demo_says_how_to_get_it(tmp_path: Path) -> None:
     blocked = tmp_path / "blocked"
     blocked.mkdir()
@@ -126,7 +126,9 @@ def test_a_rollback_that_restores_nothing_ends_the_demo_with_an_error(
 
 @LINUX
 @pytest.mark.slow
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "end", [signal.SIGINT, *(pytest.param(s, marks=pytest.mark.matrix) for s in (signal.SIGTERM, signal.SIGKILL))]
+)
 def test_however_the_demo_is_ended_no_process_stays(end: signal.Signals, tmp_path: Path) -> None:
     with subprocess.Popen(
         DEMO,

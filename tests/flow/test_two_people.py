@@ -56,6 +56,6 @@ def test_the_service_goes_on_when_both_servers_over_postgresql_are_gone(postgres
         assert registry.backend.verify_audit().ok
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_two_servers_over_one_directory_do_as_well(tmp_path: Path) -> None:
     told(play(tmp_path))

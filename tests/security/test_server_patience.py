@@ -78,6 +78,27 @@ def test_hundreds_of_idle_connections_keep_nobody_out(server: RunningServer) -> 
     assert _answers(server)
 
 
+def test_an_answer_that_nobody_reads_is_given_up(server: RunningServer) -> None:
+    config = {"x": "y" * 60_000}
+    manifest = {"schema": "llmartifacts/manifest/1", "kind": "strange", "config": config, "files": [], "components": []}
+    body = {"drafts": [{"name": "large", "manifest": manifest}], "upload": None}
+    logged = requests.post(
+        server.url + "/api/v1/projects/default/commit", json=body, headers=server.headers, timeout=30
+    )
+    assert logged.status_code == 200, logged.text
+    path = "/api/v1/projects/default/read?" + "&".join(["ref=large:v1"] * 200)
+    whole = requests.get(server.url + path, headers=server.headers, timeout=30).content
+    assert len(whole) > 6_000_000
+    with socket.socket() as wire:
+        wire.settimeout(30)
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.connect(("127.0.0.1", server.port))
+        wire.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {server.token}\r\n\r\n".encode())
+        time.sleep(6)  # twice as long as the server waits
+        assert len(_until_closed(wire)) < len(whole)
+    assert _answers(server)
+
+
 def test_work_beyond_its_places_is_refused_at_once_and_done_later(server: RunningServer, place: Path) -> None:
     from llmartifacts import plugins
 

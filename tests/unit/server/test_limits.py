@@ -110,3 +110,29 @@ def test_bodies_share_one_memory_and_give_it_back() -> None:
 
 def test_when_to_come_again_is_whole_seconds() -> None:
     assert [retry_after(seconds) for seconds in (0.0, 0.2, 1.1, 1e9)] == [b"1", b"1", b"2", b"3600"]
+
+
+def test_nobody_has_all_the_places_or_the_whole_queue() -> None:
+    async def story() -> None:
+        room = Room(4, 4, seconds=0.05)
+        for _ in range(3):
+            await room.enter("ann")
+        with pytest.raises(Busy):
+            await room.enter("ann")  # there is a place, and it is not for her
+        waiting = [asyncio.create_task(room.enter("ann")) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            await room.enter("ann")  # nor is the end of the queue
+        await room.enter("bob")
+        later = asyncio.create_task(room.enter("bob"))
+        await asyncio.sleep(0)
+        room.leave("bob")
+        await later  # ann waited longer, and has her share
+        room.leave("ann")
+        await waiting[0]
+        assert [isinstance(e, Busy) for e in await asyncio.gather(*waiting, return_exceptions=True)] == [0, 1, 1]
+        for who in ("ann", "ann", "ann", "bob"):
+            room.leave(who)
+        assert (room.free, len(room._queue), len(room._held), len(room._waits)) == (4, 0, 0, 0)
+
+    asyncio.run(story())
