@@ -49,7 +49,8 @@ class Governance:
             break_glass: Whether the glass would be broken.
 
         Returns:
-            The verdict, and every gate's answer with its evidence and how to satisfy it.
+            The verdict, and every gate's answer with its evidence and how to satisfy it; of a server's registry also
+            whether the one who asks may move that.
 
         Raises:
             NotFound: A version does not exist.

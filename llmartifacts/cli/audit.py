@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from llmartifacts.cli.arguments import existing
 from llmartifacts.cli.command import TRACE, CommandGroup, command
 from llmartifacts.cli.context import Session
 from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, Column, Output, Piece, Quiet
+from llmartifacts.cli.particulars import particulars
 from llmartifacts.cli.plain import clean, dumps, minute, plain
 from llmartifacts.errors import Conflict, Damaged, InvalidInput
 from llmartifacts.records.audit import entries_told
@@ -94,7 +94,7 @@ def _table(out: Output, entries: Sequence[AuditEntry]) -> None:
         verb = (event.verb, BAD) if entry.damaged else event.verb
         project = event.project if several else ""
         rows.append(
-            (str(entry.number), minute(event.at), project, event.actor, verb, _subject(event), _particulars(event))
+            (str(entry.number), minute(event.at), project, event.actor, verb, _subject(event), particulars(event))
         )
     out.table(columns, rows)
 
@@ -102,69 +102,6 @@ def _table(out: Output, entries: Sequence[AuditEntry]) -> None:
 def _subject(event: AuditEvent) -> str:
     """What it was done to; of a key, as much of the id as names it."""
     return event.subject[: len("key:") + 12] if event.subject.startswith("key:") else event.subject
-
-
-def _particulars(event: AuditEvent) -> str:
-    """The most telling part of an entry on one line."""
-    body = event.body
-    moves = body.get("moves")
-    told = [_move(m) for m in moves if isinstance(m, Mapping)] if isinstance(moves, list) else []
-    if isinstance(body.get("subjects"), list):
-        told += [f"{_words(body['subjects'])} -> {_text(body.get('alias'))}"]
-    known = [show(body[name]) for name, show in _PARTICULARS if name in body]
-    told += [text for text in known if text]
-    if known:
-        return ", ".join(told)
-    return ", ".join(told) or json.dumps(plain(body), ensure_ascii=False, separators=(", ", ": "))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _all(before: str = "") -> Callable[[Any], str]:
-    """Shows a list of words, or the words of a mapping."""
-
-    def show(value: Any) -> str:
-        words = _words([f"{name}={text}" for name, text in value.items()] if isinstance(value, Mapping) else value)
-        return before + words if words else ""
-
-    return show
-
-
-def _words(value: Any) -> str:
-    words = [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
-    return " ".join(word.partition("@sha256:")[0] for word in words)
-
-
-_PARTICULARS: tuple[tuple[str, Callable[[Any], str]], ...] = (
-    ("created", lambda new: "the same as before" if new is False else ""),
-    ("person", lambda name: f"as {name}" if _text(name) else ""),
-    ("roles", _all("roles ")),
-    ("replaces", lambda key: f"in the place of {key[:12]}" if _text(key) else ""),
-    ("inputs", _all("from ")),
-    ("tags", _all()),
-    ("set", _all()),
-    ("remove", _all("without ")),
-    ("used", lambda one: _all("used ")([one])),
-    ("name", _text),
-    ("status", _text),
-    ("reason", _text),
-    ("message", _text),
-    ("ticket", _text),
-    ("break_glass", lambda broke: "broke the glass" if broke is True else ""),
-    ("protects", _all("protects ")),
-    ("digest", lambda digest: _text(digest).removeprefix("sha256:")[:12]),
-)
-"""What of an entry's body is shown in a table, and how; a value of another type, which no release writes, is not."""
-
-
-def _move(move: Mapping[str, Any]) -> str:
-    old, new = move.get("old"), move.get("new")
-    place = f"{move.get('name')}:{move.get('alias')}"
-    if new is None:
-        return f"{place} v{old} removed"
-    return f"{place} -> v{new}" if old is None else f"{place} v{old} -> v{new}"
 
 
 def _entry(entry: AuditEntry) -> dict[str, Any]:

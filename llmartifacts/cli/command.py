@@ -74,8 +74,27 @@ _OTHER_WORDS = {
 _EVERYWHERE = {"json": (JsonOption, False), "project": (ProjectOption, None), "registry": (RegistryOption, None)}
 
 
+class Interrupted(Exception):
+    """What an interrupt becomes: Typer would keep nothing of it but the exit code.
+
+    Attributes:
+        notes: What whoever was interrupted says of it.
+    """
+
+    def __init__(self, notes: list[str]) -> None:
+        super().__init__()
+        self.notes = notes
+
+
 class Group(TyperGroup):
     """A group of commands that offers near names for a mistyped one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the line names. Raises `Interrupted`."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(list(getattr(stop, "__notes__", ()))) from stop
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the line names.

@@ -49,7 +49,7 @@ def gate(
         Path | None, typer.Option("--markdown", metavar="FILE", help="Write a summary for a pull request.")
     ] = None,
 ) -> None:
-    """Ask every gate, and move nothing; the exit code tells the verdict."""
+    """Ask every gate, and move nothing; the exit code tells the verdict, or 9: all pass, but you may not."""
     with session.open() as registry:
         found = registry.gate(refs, to, reason=reason, ticket=ticket, break_glass=break_glass)
     if junit is not None or markdown is not None:
@@ -69,6 +69,8 @@ def gate(
     session.out.result(found, lambda: show_decision(session.out, found))
     if found.verdict != "PASS" and not found.break_glass:
         raise typer.Exit(wire.verdict_code(found.verdict))
+    if not found.may_move:
+        raise typer.Exit(wire.NOT_ALLOWED)
 
 
 def show_decision(out: Output, found: Decision) -> None:
@@ -87,7 +89,7 @@ def show_decision(out: Output, found: Decision) -> None:
         out.line((f"approved by {', '.join(found.approvals)}", FAINT))
     denied = len(found.denied)
     if found.verdict == "PASS":
-        out.line(("PASS", GOOD), ": it may move")
+        out.line(("PASS", GOOD), ": it may move" if found.may_move else ": the gates let it move")
     elif found.break_glass:
         out.line(
             (found.verdict.value, WARN), ": it moves all the same: the glass is broken, and somebody must review it"
@@ -97,6 +99,8 @@ def show_decision(out: Output, found: Decision) -> None:
         of = "" if len(kinds) == 1 else f" ({', '.join(f'{n} {v}' for v, n in kinds.most_common())})"
         told = f": it may not move, {counted(denied, 'rule')} denied{of}"
         out.line((found.verdict.value, STYLES[found.verdict]), told)
+    if not found.may_move:
+        out.line(("you may not move it: ", BAD), found.refusal)
 
 
 def show_results(out: Output, results: tuple[GateResult, ...]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,10 @@ from llmartifacts.cli.accounts import ROLES, EverywhereOption, RoleArgument, acc
 from llmartifacts.cli.command import TEAM, CommandGroup, command
 from llmartifacts.cli.context import Session
 from llmartifacts.cli.output import FAINT, GOOD, NAME, WARN, Column
+from llmartifacts.records.rights import Grant, Identity, Permission
+
+if TYPE_CHECKING:
+    from llmartifacts.records.accounts import Accounts
 
 AliasOption = Annotated[
     list[str] | None,
@@ -97,17 +102,41 @@ def ls(
     out.result({"grants": found}, text)
 
 
-@command("revoke", examples=("grant revoke 7 --project acme", "grant revoke 2 --everywhere"), shape='{"revoked"}')
+@command("revoke", examples=("grant revoke 7", "grant revoke 2 --project acme"), shape='{"revoked", "grant": Grant}')
 def revoke(
     session: Session,
     number: Annotated[int, typer.Argument(metavar="ID", help="The number of the grant; see grant ls.", min=1)],
     everywhere: EverywhereOption = False,
 ) -> None:
-    """Take a grant back; the last who administers everything keeps theirs."""
+    """Take a grant back, of whichever project it is; the last who administers everything keeps theirs."""
     with session.open() as registry:
-        accounts_of(registry).revoke_grant(number, project=None if everywhere else registry.project)
+        asked = accounts_of(registry)
+        if everywhere or session.options.project is not None:
+            old = _find(asked, number, [None if everywhere else registry.project])
+        else:
+            old = _find(asked, number, _administered(asked.me()))
+        place = registry.project if old is None else old.project
+        asked.revoke_grant(number, project=None if everywhere else place)
     out = session.out
-    out.result({"revoked": number}, lambda: out.line(f"grant {number}", (" revoked", WARN)))
+
+    def text() -> None:
+        what = f"grant {number}" if old is None else f"grant {number} of {old.subject}, {old},"
+        out.line(what, (" revoked", WARN))
+
+    out.result({"revoked": number, "grant": old}, text)
+
+
+def _administered(me: Identity) -> list[str | None]:
+    """The projects whose grants somebody sees; None for all of them at once."""
+    if me.may(Permission.OPERATE):
+        return [None]
+    own = dict.fromkeys(grant.project for grant in me.grants)
+    return [project for project in own if project is not None and me.may(Permission.ADMIN, project)]
+
+
+def _find(accounts: Accounts, number: int, places: Iterable[str | None]) -> Grant | None:
+    """The grant of a number, in the projects that are looked in."""
+    return next((one for place in places for one in accounts.grants(place) if one.id == number), None)
 
 
 GROUP = CommandGroup("grant", "Who may do what, and where.", TEAM, (add, ls, revoke))

@@ -40,7 +40,16 @@ from llmartifacts.cli import (
     upkeep,
     user,
 )
-from llmartifacts.cli.command import Command, CommandGroup, Group, JsonOption, ProjectOption, RegistryOption, enter
+from llmartifacts.cli.command import (
+    Command,
+    CommandGroup,
+    Group,
+    Interrupted,
+    JsonOption,
+    ProjectOption,
+    RegistryOption,
+    enter,
+)
 from llmartifacts.cli.context import Everywhere
 from llmartifacts.cli.failures import DEBUG, as_error, is_usage_error, tell, usage_of
 from llmartifacts.cli.output import WARN, Output, Quiet
@@ -149,14 +158,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings(), contextlib.redirect_stdout(quiet):
         out = Output(json=_wants_json(given))
         warnings.showwarning = lambda message, *_, **__: out.line(("warning: ", WARN), str(message), error=True)
+        notes: list[str] = []
         try:
             code = _run(given)
+        except Interrupted as stop:
+            code, notes = wire.INTERRUPTED, stop.notes
         except KeyboardInterrupt:
             code = wire.INTERRUPTED
         except Exception as raised:  # noqa: BLE001 - the one place where everything ends
             code = _failed(raised, out)
         if code == wire.INTERRUPTED:
             out.line("interrupted", error=True)
+            for note in notes:
+                out.line(note, error=True)
         quiet.flush()
     return code
 

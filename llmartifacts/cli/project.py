@@ -16,11 +16,16 @@ def ls(session: Session) -> None:
     """List projects."""
     with session.open() as registry:
         projects = registry.projects()
+        remote = "://" in registry.backend.location
     out = session.out
 
     def text() -> None:
         if not projects:
-            out.line("no projects yet; the first log makes one")
+            if remote:
+                out.line("no projects that you may see; what you may do: ", ("llmartifacts user whoami", NAME))
+                out.line("an administrator makes projects, and gives roles in them: ", ("llmartifacts grant add", NAME))
+            else:
+                out.line("no projects yet; the first log makes one")
             return
         out.table(
             (

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,12 +15,17 @@ from llmartifacts.cli.command import MOVE, command
 from llmartifacts.cli.context import Session
 from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, WARN, Column, Output
 from llmartifacts.cli.plain import minute, version_text, when
-from llmartifacts.errors import InvalidInput, InvalidReference
+from llmartifacts.errors import InvalidInput, InvalidReference, LlmartifactsError
 from llmartifacts.records.names import LATEST, is_alias
 
 if TYPE_CHECKING:
     from llmartifacts.records.promotion import HistoryEntry, Promotion
+    from llmartifacts.registry import Registry
 
+_LOOKED_AT = 500
+"""Collections of a project whose aliases a new one is compared with."""
+_ALIKE = 0.75
+_DIGITS = re.compile(r"[0-9._-]+")
 _PROMOTION_SHAPE = 'Promotion; each move {"name", "alias", "number", "old", "new"}, null for "no version"'
 
 
@@ -48,7 +57,39 @@ def promote(
     expected = expectations(expect or ())
     with session.open() as registry:
         made = registry.promote(refs, to, reason=reason, ticket=ticket, expect=expected, break_glass=break_glass)
-    session.out.result(made, lambda: _show_promotion(session.out, made))
+        meant = {} if session.out.json else _meant(registry, made)
+    out = session.out
+
+    def text() -> None:
+        _show_promotion(out, made)
+        for alias, known in meant.items():
+            out.line(("note: ", WARN), f"{alias} is a new alias; did you mean {known}?")
+
+    out.result(made, text)
+
+
+def _meant(registry: Registry, made: Promotion) -> dict[str, str]:
+    """New alias -> the one of its project that it may be a slip for; none where a policy names the new one."""
+    new = {move.alias for move in made.moves if move.old is None and move.new is not None}
+    if not new:
+        return {}
+    try:
+        others: Counter[str] = Counter()
+        for one in registry.backend.collections(made.project, limit=_LOOKED_AT):
+            others.update(one.aliases.keys())
+        others.subtract(move.alias for move in made.moves)
+        found = {alias: near for alias in sorted(new) if (near := _near(alias, +others))}
+        policy = registry.backend.policies(made.project, limit=1) if found else []
+    except LlmartifactsError:  # it moved; a note is no reason to fail now
+        return {}
+    named = policy[0].body.get("aliases", {}) if policy and policy[0].body else {}
+    return {alias: near for alias, near in found.items() if alias not in named}
+
+
+def _near(alias: str, others: Mapping[str, int]) -> str:
+    """Aliases that look like it; empty if there is none, or others have it too. rc-2 beside rc-1 is meant."""
+    alike = [] if alias in others else get_close_matches(alias, sorted(others), n=2, cutoff=_ALIKE)
+    return " or ".join(one for one in alike if _DIGITS.sub("", one) != _DIGITS.sub("", alias))
 
 
 @command(
@@ -89,6 +130,10 @@ def _show_promotion(out: Output, made: Promotion) -> None:
     for move in made.moves:
         new = (version_text(move.new), GOOD) if move.new is not None else ("removed", WARN)
         out.line("  ", f"{move.name}:{move.alias}  ", (version_text(move.old), FAINT), " -> ", new)
+    gone = [f"{move.alias} of {move.name}" for move in made.moves if move.new is None]
+    if gone:
+        told = f"{', '.join(gone)} {'are' if len(gone) > 1 else 'is'} gone"
+        out.line(("  note: ", WARN), f"{told}: services that start now fail or use their last-known-good set")
     for result in made.results:
         style = BAD if result.verdict != "PASS" else WARN if result.next_step else GOOD
         out.line("  ", (str(result), style))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 
 from llmartifacts.cli.command import START, command
 from llmartifacts.cli.context import Session
-from llmartifacts.cli.output import FAINT, GOOD, NAME
+from llmartifacts.cli.output import FAINT, GOOD, NAME, WARN
 from llmartifacts.cli.starter import starter as find_starter
 from llmartifacts.errors import Conflict, InvalidInput
 
@@ -53,8 +54,16 @@ def init(
         out.line(("next: ", FAINT), f"llmartifacts log prompt {first}")
         if Path(place).resolve() != Path(DIRECTORY).resolve():
             out.line(("      ", FAINT), f"from elsewhere: --registry {place}, or LLMARTIFACTS_REGISTRY")
+        if _names_another(place):
+            out.line(("note: ", WARN), "later commands use $LLMARTIFACTS_REGISTRY, which names another registry")
 
     out.result({**made, "copied": copied}, text)
+
+
+def _names_another(place: str) -> bool:
+    """Whether `$LLMARTIFACTS_REGISTRY` is set, and to another place."""
+    named = os.environ.get("LLMARTIFACTS_REGISTRY", "")
+    return bool(named) and ("://" in named or Path(named).resolve() != Path(place).resolve())
 
 
 def _free(folder: str) -> Path:

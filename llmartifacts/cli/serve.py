@@ -117,7 +117,8 @@ def serve(
         "log_format": log_format,
     }
     named = from_environment() | {key: value for key, value in given.items() if value is not None}
-    if not named.get("database") and not named.get("blobs") and not named.get("registry"):
+    on_the_line = session.options.registry is not None
+    if not named.get("database") and not named.get("blobs") and (on_the_line or not named.get("registry")):
         named["registry"] = _registry(session)
     code = run(Settings(**named))
     if code:

@@ -9,8 +9,10 @@ import typer
 from llmartifacts.cli.accounts import accounts_of, show_account, show_accounts
 from llmartifacts.cli.command import TEAM, CommandGroup, command
 from llmartifacts.cli.context import Session
-from llmartifacts.cli.output import NAME, WARN
+from llmartifacts.cli.output import FAINT, NAME, WARN
+from llmartifacts.errors import InvalidInput
 
+_KIND = "team"
 TeamArgument = Annotated[str, typer.Argument(metavar="TEAM", help="The name of the team.")]
 MemberArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a person or a service.")]
 
@@ -19,7 +21,7 @@ MemberArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of
 def add(session: Session, team: TeamArgument) -> None:
     """Make a team; grant it roles as you would a person."""
     with session.open() as registry:
-        made = accounts_of(registry).create_account(team, "team")
+        made = accounts_of(registry).create_account(team, _KIND)
     session.out.result({"account": made}, lambda: show_account(session.out, made, "made"))
 
 
@@ -27,7 +29,7 @@ def add(session: Session, team: TeamArgument) -> None:
 def ls(session: Session) -> None:
     """List teams and who is in them."""
     with session.open() as registry:
-        found = accounts_of(registry).accounts(kind="team")
+        found = accounts_of(registry).accounts(kind=_KIND)
     out = session.out
 
     def text() -> None:
@@ -37,6 +39,31 @@ def ls(session: Session) -> None:
         show_accounts(out, found, teams=True)
 
     out.result({"accounts": found}, text)
+
+
+@command("show", examples=("team show ml-leads",), shape='{"account": Account, "grants": [Grant]}')
+def show(session: Session, team: TeamArgument) -> None:
+    """Show one team: who is in it, and the roles that they have by it."""
+    with session.open() as registry:
+        asked = accounts_of(registry)
+        found = asked.account(team)
+        if found.kind != _KIND:
+            raise InvalidInput(
+                f"{found.name} is no team",
+                field="TEAM",
+                next_step=f"See the account: llmartifacts user show {found.name}.",
+            )
+        grants = asked.grants(subject=found.name)
+    out = session.out
+
+    def text() -> None:
+        show_account(out, found)
+        if not found.members:
+            out.line(("  nobody is in it yet: ", FAINT), f"llmartifacts team add-member {found.name} NAME")
+        for grant in grants:
+            out.line(f"  {grant}")
+
+    out.result({"account": found, "grants": grants}, text)
 
 
 @command("add-member", examples=("team add-member ml-leads ann",), shape='{"account": Account}')
@@ -59,5 +86,5 @@ def remove_member(session: Session, team: TeamArgument, member: MemberArgument) 
 
 
 GROUP = CommandGroup(
-    "team", "People and services that have roles together.", TEAM, (add, ls, add_member, remove_member)
+    "team", "People and services that have roles together.", TEAM, (add, ls, show, add_member, remove_member)
 )

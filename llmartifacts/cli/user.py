@@ -104,6 +104,9 @@ def whoami(session: Session) -> None:
         out.line((found.name, NAME), f"  {found.kind}")
         for grant in found.grants:
             out.line(f"  {grant}")
+        if not found.grants:
+            step = f"llmartifacts grant add {found.name} ROLE --project PROJECT"
+            out.line(("  no roles yet; an administrator gives them: ", FAINT), step)
         ends = "" if found.expires_at is None else when(found.expires_at)
         out.fields(
             (("token", found.token_id), ("limited to", "" if not found.token_id else str(found.scope)), ("ends", ends))

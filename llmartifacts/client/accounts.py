@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from llmartifacts.client.calls import Calls
+from llmartifacts.records.arguments import check_line
 from llmartifacts.records.rights import (
     EVERY_ALIAS,
     UNLIMITED,
@@ -16,6 +17,7 @@ from llmartifacts.records.rights import (
     Protection,
     TokenInfo,
     TokenScope,
+    check_days,
     check_grant,
     check_token_id,
 )
@@ -130,9 +132,11 @@ class RemoteAccounts:
 
         Raises:
             NotAllowed: Its scope is wider, or its life longer, than that of the token it is made with.
+            InvalidInput: The label is no line, or the days are none.
         """
         wanted = bodies.TokenScope.of(scope)
-        body = bodies.TokenRequest.known(label=label, account=account, scope=wanted, days=days)
+        text, life = check_line(label, field="label"), check_days(days)
+        body = bodies.TokenRequest.known(label=text, account=account, scope=wanted, days=life)
         return self._calls.record(bodies.NewToken, "create_token", body=body)
 
     def revoke_token(self, token: str) -> TokenInfo:

@@ -24,10 +24,10 @@ from llmartifacts.client.session import TokenSource
 from llmartifacts.client.surroundings import check_token
 from llmartifacts.errors import InvalidInput, InvalidValue, LlmartifactsError, NotAllowed, TooLarge
 from llmartifacts.records.canonical import canonical_bytes, parse_json
+from llmartifacts.records.places import config_directory
 from llmartifacts.records.times import parse_time, to_text
 
 TOKEN = "LLMARTIFACTS_TOKEN"  # noqa: S105 - the name of a variable
-DIRECTORY = "LLMARTIFACTS_CONFIG"
 FILE = "credentials.json"
 SCHEMA = "llmartifacts/credentials/1"
 MAX_FILE = 1024 * 1024
@@ -54,16 +54,6 @@ class Credential:
 
     def __repr__(self) -> str:
         return f"Credential({self.origin!r}, {self.token_id!r})"  # a traceback or a log shows no secret
-
-
-def directory(environ: Mapping[str, str] | None = None) -> Path:
-    """Where credentials lie: `$LLMARTIFACTS_CONFIG`, else `llmartifacts` in the user's config directory."""
-    named = (os.environ if environ is None else environ).get(DIRECTORY)
-    if named:
-        return Path(named).expanduser()
-    import platformdirs
-
-    return platformdirs.user_config_path("llmartifacts", appauthor=False)
 
 
 def token_for(address: Address) -> str | TokenSource | None:
@@ -100,7 +90,7 @@ def load() -> dict[str, Credential]:
         NotAllowed: Others than its owner may read or change the file, or it is a link.
         InvalidValue: It is damaged.
     """
-    path = directory() / FILE
+    path = config_directory() / FILE
     data = _read(path)
     return {} if data is None else _parse(data, path)
 
@@ -126,7 +116,7 @@ def store(credential: Credential) -> Path:
 
 def forget(address: Address) -> Credential | None:
     """Keep nothing for a server any more; gives what was kept. Raises as `store`."""
-    if not os.path.lexists(directory() / FILE):
+    if not os.path.lexists(config_directory() / FILE):
         return None
     with _changing() as (path, kept):
         had = kept.pop(address.origin, None)
@@ -141,7 +131,7 @@ def forget(address: Address) -> Credential | None:
 @contextlib.contextmanager
 def _changing() -> Iterator[tuple[Path, dict[str, Credential]]]:
     """The file and what it holds, while nobody else of this machine changes it."""
-    place = directory()
+    place = config_directory()
     path = place / FILE
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -38,6 +38,8 @@ from llmartifacts.client.answers import (
     retry_after,
     strange,
 )
+from llmartifacts.client.refused import explained, nobody_there
+from llmartifacts.client.rewindable import Rewindable
 from llmartifacts.client.sockets import SLOWEST, Meter, MeteredAdapter, OutOfTime, metered
 from llmartifacts.client.surroundings import (
     TIMEOUT,
@@ -50,6 +52,7 @@ from llmartifacts.client.surroundings import (
 )
 from llmartifacts.errors import DeadlineExceeded, InvalidInput, LlmartifactsError, NotAllowed, TooLarge, Unreachable
 from llmartifacts.wire import error_from_body
+from llmartifacts.wire.freshness import REQUEST_ID
 from llmartifacts.wire.transfer import RANGE_THERE
 
 T = TypeVar("T")
@@ -280,7 +283,7 @@ class HttpSession:
         first = self.timeout if ends is None else min(self.timeout, ends)
         meter = Meter(first, limit=limit, progress=True, ends=ends, secret=self._source is not None)
         given = {"Accept": "application/json", "Content-Type": "application/octet-stream", **(headers or {})}
-        content = body if isinstance(body, bytes) else _Rewindable(body)
+        content = body if isinstance(body, bytes) else Rewindable(body)
         asked = _Asked(route, self._url(route, path, query), self._headers(route, given, idempotency_key), content)
 
         def read(response: requests.Response) -> Answer:
@@ -341,7 +344,7 @@ class HttpSession:
                     kept = keep
                     return made
                 if response.status_code not in _MOVED:
-                    return self._failed(response)
+                    return self._failed(response, token)
                 if not asked.redirects or hops >= _REDIRECTS:
                     raise strange(response.status_code, self.address)
                 url, hops = self._elsewhere(url, response.headers.get("Location", "")), hops + 1
@@ -354,7 +357,7 @@ class HttpSession:
                     response.close()
 
     def _request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | _Rewindable | None, meter: Meter
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Rewindable | None, meter: Meter
     ) -> requests.Response:
         prepared = requests.Request(method, url).prepare()
         prepared.headers.update(headers)
@@ -389,7 +392,7 @@ class HttpSession:
 
     # --- how it ends
 
-    def _failed(self, response: requests.Response) -> _Failed:
+    def _failed(self, response: requests.Response, token: str | None) -> _Failed:
         """The error that an answer tells of."""
         status = response.status_code
         wait = retry_after(response.headers.get("Retry-After", ""))
@@ -400,7 +403,7 @@ class HttpSession:
             told = json.loads(b"".join(pieces(response, MAX_ERROR)))
         except (ValueError, RecursionError, TooLarge):
             return _Failed(strange(status, self.address), status, wait)
-        return _Failed(error_from_body(status, told), status, wait)
+        return _Failed(explained(error_from_body(status, told), status, self.address, token), status, wait)
 
     def _late(self, asked: _Asked) -> DeadlineExceeded:
         return DeadlineExceeded(
@@ -431,7 +434,8 @@ class HttpSession:
             return self._late(asked), True
         said = next((c.strerror for c in found if isinstance(c, OSError) and c.errno and c.strerror), "")
         return Unreachable(
-            f"{self.address} cannot be had: {said.lower() if said else 'the connection broke off'}"
+            f"{self.address} cannot be had: {said.lower() if said else 'the connection broke off'}",
+            next_step=nobody_there(self.address),
         ), True
 
     def _pause(self, attempt: int, wanted: float | None, meter: Meter, failure: LlmartifactsError) -> None:
@@ -483,7 +487,8 @@ class HttpSession:
         return self.address.url + BASE + filled + (f"?{urlencode(pairs)}" if pairs else "")
 
     def _headers(self, route: Route, given: Mapping[str, str], key: str | None) -> dict[str, str]:
-        headers = {"User-Agent": user_agent(), "Accept-Encoding": "gzip", **given}
+        own = {"User-Agent": user_agent(), "Accept-Encoding": "gzip", REQUEST_ID: secrets.token_hex(8)}
+        headers = {**own, **given}
         if "Range" in headers or headers["Accept"] == "*/*":
             headers["Accept-Encoding"] = "identity"
         if route.writes or key is not None:
@@ -530,7 +535,7 @@ class _Asked:
     route: Route
     url: str
     headers: Mapping[str, str]
-    body: bytes | _Rewindable | None
+    body: bytes | Rewindable | None
     redirects: bool = False
     head: bool = False
 
@@ -546,37 +551,6 @@ class _Failed:
     error: LlmartifactsError
     status: int
     wait: float | None
-
-
-class _Rewindable:
-    """A file to send, from where it stands to its end, as often as needed."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        try:
-            if not file.seekable():
-                raise OSError
-            self._start = file.tell()
-            self._size = file.seek(0, os.SEEK_END) - self._start
-        except (OSError, AttributeError, ValueError):
-            raise InvalidInput("what is sent must be a file that can be rewound", field="body") from None
-        self._file = file
-        self._left = 0
-
-    def rewound(self) -> _Rewindable:
-        self._file.seek(self._start)
-        self._left = self._size
-        return self
-
-    def __len__(self) -> int:
-        return self._size
-
-    def read(self, size: int = -1) -> bytes:
-        wanted = self._left if size < 0 else min(size, self._left)
-        got = self._file.read(wanted)
-        if wanted and not got:
-            raise InvalidInput("the file became shorter while it was sent", field="body")
-        self._left -= len(got)
-        return got
 
 
 class _Bare(requests.Session):

@@ -6,25 +6,33 @@ and what is new goes into packs. The server looks at all of it again before it k
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmartifacts.blobs.base import PIECE
 from llmartifacts.blobs.chunks.encode import AnySource, Known
 from llmartifacts.blobs.chunks.entries import Entries, ids_of, lengths_of
 from llmartifacts.blobs.chunks.reader import Buffer, ChunkReader
 from llmartifacts.blobs.chunks.seed import Nearby, Seed
 from llmartifacts.blobs.chunks.store import ChunkStore, Encoding
 from llmartifacts.blobs.chunks.writer import ChunkWriter
+from llmartifacts.blobs.failures import changed_meanwhile
 from llmartifacts.blobs.forms import RECIPE, BadForm, parse_key
 from llmartifacts.blobs.staging import BlobStaging, Content
 from llmartifacts.client.index import ParentIndex, RemoteIndex
 from llmartifacts.client.upload import Part, Upload, Uploads
-from llmartifacts.errors import Damaged, LlmartifactsError, NotAllowed
+from llmartifacts.errors import Conflict, Damaged, LlmartifactsError, NotAllowed
 from llmartifacts.records.backend import Earlier
 from llmartifacts.records.digest import Blob, Digest
+
+_KEPT = 256
+"""Large files of one log that can be read again, should the server turn out to have lost something."""
 
 if TYPE_CHECKING:
     from llmartifacts.client.blobs import RemoteBlobs
@@ -44,17 +52,32 @@ class RemoteStaging(BlobStaging):
         self._far = FarStore(blobs)
         super().__init__(blobs.driver, self._far, root)
         self._uploads = uploads
+        self._blobs = blobs
         self._earlier: set[Digest] = set()
+        self._unsent: dict[Digest, Blob] = {}
+        self._sources: dict[Digest, tuple[Content | int | None, int | None]] = {}
 
     def add(self, source: Content, like: Earlier = tuple) -> Blob:
         """Take bytes, as `BlobStaging.add`."""
+        start = _start(source)
 
         def noted() -> Sequence[Blob]:
             found = like()
             self._earlier.update(blob.digest for blob in found)
             return found
 
-        return super().add(source, noted)
+        blob = super().add(source, noted)
+        if blob.size > PIECE and blob.digest not in self._sources and len(self._sources) < _KEPT:
+            self._sources[blob.digest] = _kept(source, start), start
+        return blob
+
+    def close(self) -> None:
+        """Remove what was staged."""
+        for kept, _ in self._sources.values():
+            if isinstance(kept, int):
+                os.close(kept)
+        self._sources.clear()
+        super().close()
 
     def publish(self) -> None:
         """Refused: what goes to a server is named by a version there."""
@@ -71,6 +94,7 @@ class RemoteStaging(BlobStaging):
             Conflict: Something that this relies on was removed meanwhile.
             InvalidValue: The server takes it for something else than it is said to be.
         """
+        self._send_lost(project)
         if not self._new:
             return None
         parts = []
@@ -88,11 +112,76 @@ class RemoteStaging(BlobStaging):
                 parents = self._far.parents
         return self._uploads.send(Upload(project, packs, parts, parents))
 
+    def _send_lost(self, project: str) -> None:
+        """Stage anew, whole, what the server should have and has lost, and what relies on that."""
+        recipes = {parsed[0] for key, _ in self._new if (parsed := parse_key(key)) and parsed[1] == RECIPE}
+        asked = dict.fromkeys([*self._unsent, *(self._far.parents if recipes else ())])
+        lost = self._uploads.lost(project, list(asked)) if asked else set()
+        if not lost:
+            return
+        anew = {digest for digest in self._unsent if digest in lost}
+        if lost & set(self._far.parents):
+            anew |= recipes
+            self._new = [(key, file) for key, file in self._new if not key.endswith(RECIPE)]
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            self._far = FarStore(self._blobs)
+            self._store = self._far
+        self._earlier -= anew
+        for digest in anew:
+            self._known.pop(digest, None)
+            self._unsent.pop(digest, None)
+            self._add_again(digest)
+
+    def _add_again(self, digest: Digest) -> None:
+        kept, start = self._sources.get(digest, (None, None))
+        if kept is None:
+            raise Conflict(
+                f"the server lost {digest}, or a part of it, which earlier versions need too, and the source cannot be"
+                " read a second time",
+                field="files",
+                next_step="Log it from a file: then what is lost is sent anew.",
+            )
+        if isinstance(kept, int):
+            with open(kept, "rb", buffering=0, closefd=False) as stream:
+                stream.seek(start or 0)
+                made = super().add(stream)
+        else:
+            made = super().add(kept)
+        if made.digest != digest:
+            raise changed_meanwhile()
+
     def _wanted(self, blob: Blob) -> Sequence[str] | None:
-        """Everything is new that was not added before, and is in no earlier version; the server knows better later."""
-        if blob.digest in self._known or blob.digest in self._earlier:
+        """Everything is new that was not added before; a large one not, if it is in an earlier version."""
+        if blob.digest in self._known or blob.digest in self._unsent:
+            return None
+        if blob.digest in self._earlier and blob.size > PIECE:
+            self._unsent[blob.digest] = blob  # `send` asks whether the server still has it
             return None
         return []
+
+
+def _start(source: Content) -> int | None:
+    """Where a stream stands; None for what is none, or cannot be read twice."""
+    try:
+        return source.tell() if isinstance(source, io.IOBase) and source.seekable() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _kept(source: Content, start: int | None) -> Content | int | None:
+    """What gives the same bytes again after the caller has closed it: an open file as another handle."""
+    if isinstance(source, bytes | bytearray | memoryview | mmap | Path):
+        return source
+    if start is None:
+        return None
+    if isinstance(source, io.BytesIO):
+        return memoryview(source.getvalue())[start:]
+    try:
+        return os.dup(source.fileno())
+    except OSError:
+        return None
 
 
 class FarStore:

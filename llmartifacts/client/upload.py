@@ -130,11 +130,24 @@ class Uploads:
                 _forget(note)  # it was committed, or has expired
             except Unreachable:
                 raise
+            except KeyboardInterrupt as stop:
+                if self._noted(note) is not None:
+                    stop.add_note("What was sent is kept: the same command goes on where this one was.")
+                raise
             except LlmartifactsError:
                 self._abort(upload, self._noted(note))
                 _forget(note)
                 raise
         raise Conflict("the upload was thrown away again and again", next_step="Try again.")
+
+    def lost(self, project: str, digests: Sequence[Digest]) -> set[Digest]:
+        """Of some blobs, those that the server has to be sent again: they are in no version, or not stored any more."""
+        body = t.Begin.known(blobs=tuple(digests))
+        begun = self._calls.ask(t.Upload, "begin_upload", body=body, path={"project": project})
+        if begun.id is not None:  # it was only a question
+            with suppress(LlmartifactsError):
+                self._calls.tell("abort_upload", path={"project": project, "id": begun.id})
+        return set(begun.absent)
 
     # --- steps
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from llmartifacts.errors import InvalidInput
+from llmartifacts.errors import InvalidInput, NotAllowed, NotFound
 from llmartifacts.evals.aggregate import metrics_of
 from llmartifacts.evals.clusters import clusters_of
 from llmartifacts.evals.gradings import grading_of, is_slow, scorers_of
@@ -196,9 +197,7 @@ def _evaluated(
         caches.done()
     logged = suite_version = None
     if log:
-        suite_version = plan.suite_version or registry.log(
-            f"{plan.target.version.project}/{plan.suite.name}", plan.suite, message=plan.suite.description
-        )
+        suite_version = plan.suite_version or _logged_suite(registry, plan)
         about = [plan.target.version, plan.dataset, suite_version, *filter(None, [plan.compared_with])]
         logged = registry.log(plan.report_name, report, inputs=[at_home(version) for version in about])
     allowed = plan.uncompared if plan.is_expected else ""
@@ -218,6 +217,22 @@ def _evaluated(
         plan.items,
         run.before,
     )
+
+
+def _logged_suite(registry: Registry, plan: Plan) -> Version:
+    """The version of the suite, logged if it is new: who may log reports only uses what a writer logged."""
+    project, name = plan.target.version.project, plan.suite.name
+    try:
+        return registry.log(f"{project}/{name}", plan.suite, message=plan.suite.description)
+    except NotAllowed as error:
+        with suppress(NotFound):
+            return registry.get(Reference(name, project, digest=plan.suite_digest))
+        target = plan.target.version.reference.seen_from(registry.project, registry.project)
+        step = (
+            f"Somebody who may write in {project} logs the suite: llmartifacts log eval_suite {name} FILE. Then run it"
+            f" by name: llmartifacts eval run {name} --target {target}. Or measure only: --no-log."
+        )
+        raise NotAllowed.of(error, next_step=step) from None
 
 
 def _conditions(suite: EvalSuite, concurrency: int | None) -> Conditions:

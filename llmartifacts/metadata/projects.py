@@ -12,6 +12,7 @@ from llmartifacts.metadata.database import Row, Session
 from llmartifacts.records.digest import Digest, digest_bytes
 from llmartifacts.records.names import near_names
 from llmartifacts.records.promotion import promotion_id
+from llmartifacts.records.rights import unseen_hint
 from llmartifacts.records.times import from_micros
 from llmartifacts.records.version import Collection, Project
 
@@ -47,7 +48,8 @@ def missing_project(s: Session, name: str, visible: Callable[[str], bool] | None
     """The error for a project that is not there, or that somebody may not see: then it is the very same."""
     known = _around(s, "project where", {"k": name.casefold()})
     near = near_names(name, [k for k in known if visible is None or visible(k)])
-    return NotFound(f"there is no project {name!r}", what="project", name=name, near=near)
+    step = "" if visible is None else unseen_hint(near)
+    return NotFound(f"there is no project {name!r}", what="project", name=name, near=near, next_step=step)
 
 
 def _around(s: Session, source: str, asked: Mapping[str, Any]) -> list[str]:

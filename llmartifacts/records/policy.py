@@ -68,6 +68,8 @@ class Decision:
         protected: Aliases among those moving that the policy names.
         approvals: Who approved, of those whose approval counted.
         break_glass: Whether it may move, and does, although a gate denies.
+        may_move: Whether the one who asks may move these aliases, whatever the gates say.
+        refusal: Why they may not, and whom to ask; empty if they may.
     """
 
     verdict: Verdict
@@ -78,10 +80,13 @@ class Decision:
     protected: tuple[str, ...] = ()
     approvals: tuple[str, ...] = ()
     break_glass: bool = False
+    may_move: bool = True
+    refusal: str = ""
 
     def __str__(self) -> str:
         moves = "; ".join(self.moves) or "nothing would move"
-        return "\n".join([f"{self.verdict}: {moves}", *(f"  {result}" for result in self.results)])
+        told = [] if self.may_move else [f"  you may not move it: {self.refusal}"]
+        return "\n".join([f"{self.verdict}: {moves}", *(f"  {result}" for result in self.results), *told])
 
     @property
     def denied(self) -> tuple[GateResult, ...]:

@@ -26,6 +26,7 @@ from hashlib import sha256
 from llmartifacts.errors import InvalidInput, NotAllowed, NotFound, TooLarge
 from llmartifacts.records.arguments import shown
 from llmartifacts.records.names import check_name, did_you_mean, near_names
+from llmartifacts.records.patterns import alias_matches, check_patterns
 
 USER = "user"
 SERVICE = "service"
@@ -35,7 +36,6 @@ ACCOUNT_KINDS = (USER, SERVICE, TEAM)
 DEFAULT_LIFE = timedelta(days=90)
 """Of a token, where nobody says otherwise."""
 MAX_LIFE = timedelta(days=366)
-MAX_PATTERNS = 64
 MAX_SCOPE_PROJECTS = 256
 EVERY_ALIAS = ("*",)
 
@@ -44,7 +44,6 @@ TOKEN_PATTERN = r"lla_[0-9A-Za-z]{10}_[0-9A-Za-z]{32}_[0-9A-Za-z]{6}"  # noqa: S
 _TOKEN = re.compile(TOKEN_PATTERN)
 _TOKEN_ID = re.compile(r"[0-9A-Za-z]{10}")
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_PATTERN = re.compile(r"!?[a-z0-9*?][a-z0-9._*?-]{0,127}")
 
 
 class Role(StrEnum):
@@ -396,21 +395,34 @@ def _require_protections(
 def unseen_project(identity: Identity, project: str) -> NotFound:
     """The error for a project that is not there, or that the identity may not know of: the same for both."""
     near = near_names(project, sorted(identity.visible() or ()))
-    return NotFound(f"there is no project {project!r}", what="project", name=project, near=near)
+    return NotFound(
+        f"there is no project {project!r}", what="project", name=project, near=near, next_step=unseen_hint(near)
+    )
+
+
+def unseen_hint(near: Sequence[str]) -> str:
+    """What to do about a project that is not there for somebody; no word of whether it is there for others."""
+    meant = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"{meant}It may be that you have no rights in it: see llmartifacts user whoami, and ask an administrator."
 
 
 def _denied(identity: Identity, permission: Permission, project: str | None) -> str:
-    where = f"in {project}" if project is not None else "on the whole registry"
+    if permission in (Permission.ADMIN, Permission.OPERATE):
+        where = "the whole registry" if project is None or permission is Permission.OPERATE else project
+    else:
+        where = f"in {project}" if project is not None else "in every project"
     held = any(grant.gives(permission, project) for grant in identity.grants)
     why = f"; its token is limited: {identity.scope}" if held else ""
     return f"{identity.name} may not {_ACTS[permission]} {where}{why}"
 
 
 def _whom_to_ask(identity: Identity, permission: Permission, project: str | None) -> str:
+    if project is None or permission is Permission.OPERATE:
+        # Nobody needs all rights for one command: whoever has them runs it.
+        return "An administrator of the registry has to do it: ask one to run this very command."
     roles = [role for role in Role if permission in PERMISSIONS[role]]
     role = roles[0] if roles else Role.ADMIN
-    where = f"--project {project}" if project is not None and permission is not Permission.OPERATE else "--everywhere"
-    return f"An admin can grant it: llmartifacts grant add {identity.name} {role} {where}."
+    return f"An admin can grant it: llmartifacts grant add {identity.name} {role} --project {project}."
 
 
 _ACTS: Mapping[Permission, str] = {
@@ -437,56 +449,7 @@ def require_grantable(by: Identity, role: Role, project: str | None) -> None:
         raise NotAllowed(f"{by.name} cannot grant {role}: nobody grants more than they hold", field="role")
 
 
-# --- patterns of aliases
-
-
-def alias_matches(patterns: Sequence[str], alias: str) -> bool:
-    """Whether an alias is among those that patterns name.
-
-    Args:
-        patterns: `*` stands for any characters and `?` for one; those that begin with `!` leave out, wherever they
-            stand.
-        alias: The alias, in lower case.
-
-    Example:
-        >>> alias_matches(("*", "!prod"), "staging"), alias_matches(("*", "!prod"), "prod")
-        (True, False)
-    """
-    if any(p.startswith("!") and fnmatchcase(alias, p[1:]) for p in patterns):
-        return False
-    return any(not p.startswith("!") and fnmatchcase(alias, p) for p in patterns)
-
-
-def check_patterns(patterns: object, *, field: str = "aliases") -> tuple[str, ...]:
-    """Check patterns of aliases.
-
-    Returns:
-        The patterns, each once, in the order given.
-
-    Raises:
-        InvalidInput: They are none, or some are malformed, or all of them leave out.
-        TooLarge: There are more than 64.
-    """
-    if isinstance(patterns, str):
-        patterns = (patterns,)
-    if not isinstance(patterns, list | tuple) or not patterns:
-        raise InvalidInput("no patterns of aliases", field=field, next_step="Any alias is '*'.")
-    if len(patterns) > MAX_PATTERNS:
-        raise TooLarge(f"{len(patterns)} patterns of aliases, the limit is {MAX_PATTERNS}", field=field)
-    for pattern in patterns:
-        if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
-            raise InvalidInput(
-                f"{shown(pattern, 140)} is no pattern of aliases",
-                field=field,
-                next_step="Write an alias in lower case, with * for any characters and ? for one; ! first leaves out.",
-            )
-    if all(p.startswith("!") for p in patterns):
-        raise InvalidInput(
-            f"the patterns {' '.join(patterns)} only leave out, so no alias is left",
-            field=field,
-            next_step=f"Any but these: '*' {' '.join(repr(p) for p in patterns)}.",
-        )
-    return tuple(dict.fromkeys(patterns))
+# --- what is given
 
 
 def check_role(value: object, *, field: str = "role") -> Role:
@@ -538,6 +501,17 @@ def token_id(text: object) -> str | None:
     if not secrets.compare_digest(checksum, _checksum(body)):
         return None
     return body.split("_")[1]
+
+
+def check_days(days: object, *, field: str = "days") -> int | None:
+    """Check the life of a token; None is the usual one. Raises `InvalidInput`."""
+    if days is None or (type(days) is int and 1 <= days <= MAX_LIFE.days):
+        return days
+    raise InvalidInput(
+        f"{shown(days, 40)} is no life of a token",
+        field=field,
+        next_step=f"Give a number of days from 1 to {MAX_LIFE.days}.",
+    )
 
 
 def token_digest(text: str) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from llmartifacts.errors import Busy, LlmartifactsError, Unreachable
+from llmartifacts.server.bodies import Gone
 from llmartifacts.server.calls import Header, Turned
 from llmartifacts.server.limits import retry_after
 from llmartifacts.wire.errors import error_body, http_status
@@ -17,14 +19,33 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 JSON: Header = (b"content-type", b"application/json")
 AGAIN_SECONDS = 1.0
+SLICE = 256 * 1024
+"""Bytes of an answer that wait in a connection."""
+SEND_SECONDS, SEND_RATE = 60.0, 64 * 1024
+"""How long an answer of several slices may take: some time, and more for each byte a second."""
 _STORE = "(the registry)"
 
 
 async def send_bytes(send: Send, status: int, body: bytes, headers: tuple[Header, ...], *, head: bool = False) -> None:
-    """Send a whole answer; to `HEAD` without its body."""
+    """Send a whole answer; to `HEAD` without its body.
+
+    A large one goes slice by slice, as the client takes them: whoever does not read it holds a slice, and not for ever.
+
+    Raises:
+        Gone: The client takes too long.
+    """
     length: tuple[Header, ...] = () if status in (204, 304) else ((b"content-length", str(len(body)).encode()),)
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
-    await send({"type": "http.response.body", "body": b"" if head else body})
+    if head or len(body) <= SLICE:
+        await send({"type": "http.response.body", "body": b"" if head else body})
+        return
+    try:
+        async with asyncio.timeout(SEND_SECONDS + len(body) / SEND_RATE):
+            for start in range(0, len(body), SLICE):
+                part = body[start : start + SLICE]
+                await send({"type": "http.response.body", "body": part, "more_body": start + SLICE < len(body)})
+    except TimeoutError:
+        raise Gone from None
 
 
 async def send_error(send: Send, error: LlmartifactsError, *, head: bool = False) -> None:

@@ -20,6 +20,8 @@ VARIABLES = "LLMARTIFACTS_SERVE_"
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 LOG_FORMATS = ("text", "json")
 MAX_WORKERS = 64
+MAX_JSON = 1 << 30
+"""What `Settings.max_json` may be at most."""
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
 
 
@@ -105,7 +107,7 @@ class Settings:
             _in_range(name, getattr(self, name), 0, 1e9)
         for name in ("request_seconds", "head_seconds", "body_seconds"):
             _in_range(name, getattr(self, name), 0.1, 86_400)
-        _in_range("max_json", self.max_json, 1024, 1 << 30)
+        _in_range("max_json", self.max_json, 1024, MAX_JSON)
         _in_range("max_concurrent", self.max_concurrent, 1, 4096)
         _in_range("max_waiting", self.max_waiting, 0, 65536)
         _in_range("cache_bytes", self.cache_bytes, 0, 1 << 36)

@@ -20,8 +20,9 @@ from llmartifacts.records.rights import Permission
 from llmartifacts.server import auth, bodies, work
 from llmartifacts.server.answers import Receive, Scope, Send, send_bytes, send_error, send_turned, without_places
 from llmartifacts.server.calls import Answer, Call, Handler, Header, Turned
-from llmartifacts.server.state import State
-from llmartifacts.wire.bodies.base import Model, Query, check, read_body
+from llmartifacts.server.config import MAX_JSON
+from llmartifacts.server.state import PART_BYTES, State
+from llmartifacts.wire.bodies.base import MAX_PARTS, Model, Query, check, json_parts, read_body
 from llmartifacts.wire.errors import http_status
 from llmartifacts.wire.routes import BYTES, Route
 
@@ -29,13 +30,16 @@ MAX_PIECE = 8 * 1024 * 1024
 """Bytes of one piece of an upload."""
 MAX_QUERY = 64 * 1024
 SMALL_BODY = 1024 * 1024
-LARGE_BODIES = frozenset(
-    {
-        *("begin_upload", "finish_upload", "missing_pieces", "sums"),
-        *("commit", "storage", "set_policy", "approve", "attest"),
-    }
-)
-"""Routes whose JSON may have more than 1 MiB."""
+LARGE_BODIES = {
+    **dict.fromkeys(("commit", "finish_upload"), MAX_JSON),
+    **dict.fromkeys(("begin_upload", "missing_pieces", "storage", "sums"), 20 * SMALL_BODY),
+    **dict.fromkeys(("set_policy", "approve", "attest"), 2 * SMALL_BODY),
+}
+"""Route -> bytes of its JSON, where that may have more than 1 MiB; never more than `Settings.max_json`."""
+AT_ONCE = 64 * 1024
+"""Bytes of JSON that are read in the event loop's thread, where everybody waits."""
+FEW_PARTS = 1_000_000
+"""Values of a JSON body that describes nothing but names of bytes."""
 
 
 class Endpoint:
@@ -77,7 +81,8 @@ class Bound:
         if route.body == BYTES:
             self._limit = MAX_PIECE
         else:
-            self._limit = settings.max_json if route.name in LARGE_BODIES else min(SMALL_BODY, settings.max_json)
+            self._limit = min(LARGE_BODIES.get(route.name, SMALL_BODY), settings.max_json)
+        self._parts = MAX_PARTS if route.name in ("commit", "finish_upload") else FEW_PARTS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -119,7 +124,7 @@ class Bound:
         elif wait := self._state.rate_address.take(call.address):
             raise auth.too_many(wait, "this address asks too often")
         call.query = self._query(call.target)
-        with self._state.bodies.hold() as hold:
+        with self._state.bodies.hold(_who(call)) as hold:
             await self._read_body(call, receive, hold)
             return await self._work(call)
 
@@ -147,24 +152,26 @@ class Bound:
             raise Turned(415, error)
         call.raw = await bodies.read_all(receive, self._limit, length, self._state.settings, hold)
         if not isinstance(model, str):
-            if len(call.raw) > SMALL_BODY:
+            if len(call.raw) > AT_ONCE:
+                hold(len(call.raw) + PART_BYTES * min(json_parts(call.raw), self._parts))
                 call.body = await asyncio.get_running_loop().run_in_executor(
-                    self._pool, lambda: read_body(model, call.raw, max_bytes=self._limit)
+                    self._pool, lambda: read_body(model, call.raw, max_bytes=self._limit, max_parts=self._parts)
                 )
             else:
-                call.body = read_body(model, call.raw, max_bytes=self._limit)
+                call.body = read_body(model, call.raw, max_bytes=self._limit, max_parts=self._parts)
 
     async def _work(self, call: Call) -> Answer:
         """Run the handler in a thread; the place is held until the thread is done, whoever waits for it."""
         state = self._state
-        await state.room.enter()
+        who = _who(call)
+        await state.room.enter(who)
         loop = asyncio.get_running_loop()
         try:
             running = loop.run_in_executor(self._pool, self._run, call)
         except BaseException:
-            state.room.leave()
+            state.room.leave(who)
             raise
-        running.add_done_callback(lambda _: state.room.leave())
+        running.add_done_callback(lambda _: state.room.leave(who))
         running.add_done_callback(lambda done: done.cancelled() or done.exception())
         if self.route.slow:
             return await asyncio.shield(running)
@@ -209,16 +216,21 @@ class Bound:
                 part = await loop.run_in_executor(self._pool, _next, stream)
                 if part is None:
                     break
-                async with asyncio.timeout(
-                    self._state.settings.body_seconds
-                ):  # a reader that stopped lets go of all this
+                async with asyncio.timeout(self._state.settings.body_seconds):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
+        except TimeoutError:  # a reader that stopped lets go of all this
+            raise bodies.Gone from None
         finally:
             left.cancel()
             close = getattr(stream, "close", None)
             if close is not None:
                 await loop.run_in_executor(self._pool, close)
         await send({"type": "http.response.body", "body": b""})
+
+
+def _who(call: Call) -> str:
+    """Whose places and memory a request takes."""
+    return f"address {call.address}" if call.identity is None else call.identity.name
 
 
 def parse_query(text: bytes, lists: frozenset[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
@@ -69,6 +69,8 @@ class Rate:
 class Room:
     """Places for work. Who finds none waits for a moment in a short queue, and is refused where that is full.
 
+    Nobody has more than three quarters of the places, or of the queue: who asks for much leaves some to the others.
+
     Args:
         places: Works at once.
         waiting: Length of the queue.
@@ -78,55 +80,82 @@ class Room:
     def __init__(self, places: int, waiting: int, seconds: float = 2.0) -> None:
         self.places = places
         self.free = places
+        self.each = places - places // 4
         self._waiting = waiting
+        self._each_waiting = waiting - waiting // 4
         self._seconds = seconds
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._held: Counter[str] = Counter()
+        self._waits: Counter[str] = Counter()
+        self._queue: deque[tuple[str, asyncio.Future[None]]] = deque()
 
-    async def enter(self) -> None:
+    async def enter(self, who: str = "") -> None:
         """Take a place. Whoever did must `leave`.
+
+        Args:
+            who: Whose work it is.
 
         Raises:
             Busy: There was none in time.
         """
-        if self.free and not self._queue:
-            self.free -= 1
+        if self.free and self._held[who] < self.each:  # then nobody who waits could have it
+            self._take(who)
             return
-        if len(self._queue) >= self._waiting:
+        if len(self._queue) >= self._waiting or self._waits[who] >= self._each_waiting:
             raise _full()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
+        entry = (who, turn)
+        self._queue.append(entry)
+        self._waits[who] += 1
         try:
             await asyncio.wait_for(turn, self._seconds)
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self.leave()  # the place came in the very moment
-            elif turn in self._queue:
-                self._queue.remove(turn)
+                self.leave(who)  # the place came in the very moment
+            elif entry in self._queue:
+                self._queue.remove(entry)
             if isinstance(error, TimeoutError):
                 raise _full() from None
             raise
+        finally:
+            _less(self._waits, who)
 
-    def leave(self) -> None:
-        """Give a place back, to the first who waits."""
-        while self._queue:
-            turn = self._queue.popleft()
-            if not turn.done():
+    def leave(self, who: str = "") -> None:
+        """Give a place back, to the first who waits and may have one more."""
+        self.free += 1
+        _less(self._held, who)
+        for entry in list(self._queue):
+            waiting, turn = entry
+            if turn.done():
+                self._queue.remove(entry)
+            elif self._held[waiting] < self.each:
+                self._queue.remove(entry)
+                self._take(waiting)
                 turn.set_result(None)
                 return
-        self.free += 1
+
+    def _take(self, who: str) -> None:
+        self.free -= 1
+        self._held[who] += 1
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self, who: str = "") -> AsyncIterator[None]:
         """A place for the time of a block. Raises as `enter`."""
-        await self.enter()
+        await self.enter(who)
         try:
             yield
         finally:
-            self.leave()
+            self.leave(who)
+
+
+def _less(counts: Counter[str], who: str, count: int = 1) -> None:
+    """Count less, and keep nothing of those who have none."""
+    counts[who] -= count
+    if counts[who] <= 0:
+        del counts[who]
 
 
 class Bytes:
-    """Memory for bodies that are being read, of all requests together.
+    """Memory for bodies that are being read, of all requests together; nobody has more than three quarters of it.
 
     Args:
         total: Bytes.
@@ -134,23 +163,31 @@ class Bytes:
 
     def __init__(self, total: int) -> None:
         self.left = total
+        self.each = total - total // 4
+        self._held: Counter[str] = Counter()
 
     @contextmanager
-    def hold(self) -> Iterator[Callable[[int], None]]:
-        """Gives a function that takes more bytes, all of them given back at the end; it raises `Busy`."""
+    def hold(self, who: str = "") -> Iterator[Callable[[int], None]]:
+        """Gives a function that takes more bytes, all of them given back at the end; it raises `Busy`.
+
+        Args:
+            who: Whose body it is.
+        """
         held = 0
 
         def more(count: int) -> None:
             nonlocal held
-            if count > self.left:
+            if count > self.left or self._held[who] + count > self.each:
                 raise Busy("the server is reading as much as it can", next_step="Try again in a moment.")
             self.left -= count
+            self._held[who] += count
             held += count
 
         try:
             yield more
         finally:
             self.left += held
+            _less(self._held, who, held)
 
 
 def retry_after(seconds: float) -> bytes:

@@ -15,6 +15,7 @@ from llmartifacts.server.bodies import Gone
 from llmartifacts.server.calls import Header, Turned
 from llmartifacts.server.logs import without_tokens
 from llmartifacts.server.state import State
+from llmartifacts.wire.freshness import ECHO
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_TARGET = 72 * 1024
@@ -23,6 +24,8 @@ MAX_HEADER_BYTES = 32 * 1024
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Paths that any host name may ask for, and that are not logged when all is well: probes know an address only."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_HOST = re.compile(r"([^:@/\\?#\[\]]+|\[[0-9a-f:.%]+\])(?::[0-9]*)?")
+_ECHO = ECHO.encode()
 _ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 _OWN_SITES = frozenset({b"same-origin", b"none"})
 
@@ -43,7 +46,7 @@ class Observe:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        number = _request_id(scope)
+        number, echo = _request_ids(scope)
         scope["llmartifacts.id"] = number.decode()
         status = received = sent = 0
         state = self._state
@@ -59,6 +62,8 @@ class Observe:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"].append((b"x-request-id", number))
+                if echo:
+                    message["headers"].append((_ECHO, echo))
             else:
                 sent += len(message.get("body", b""))
             await send(message)
@@ -190,18 +195,20 @@ class Guard:
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 
-def _request_id(scope: Scope) -> bytes:
+def _request_ids(scope: Scope) -> tuple[bytes, bytes]:
+    """The id of a request, made up where it has none, and what its answer repeats; empty where that is nothing."""
+    number = echo = b""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _ID.fullmatch(value):
-            made: bytes = value
-            return made
-    return secrets.token_hex(8).encode()
+        if name == b"x-request-id" and not number and _ID.fullmatch(value):
+            number = value
+        elif name == _ECHO and _ID.fullmatch(value):
+            echo = value
+    return number or secrets.token_hex(8).encode(), echo
 
 
 def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[: host.find("]") + 1]
-    return host.partition(":")[0].rstrip(".")
+    found = _HOST.fullmatch(host)
+    return "" if found is None else found[1].rstrip(".")
 
 
 def _unexpected(error: Exception) -> LlmartifactsError:

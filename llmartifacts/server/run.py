@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import multiprocessing
@@ -27,8 +28,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TextIO
 
-from llmartifacts.errors import LlmartifactsError, MissingExtra, NotAllowed
-from llmartifacts.server.config import Settings
+from llmartifacts.errors import Conflict, InvalidInput, LlmartifactsError, MissingExtra, NotAllowed
+from llmartifacts.server.config import Settings, is_any, is_loopback
 from llmartifacts.server.logs import Handler, Log
 from llmartifacts.server.metrics import Metrics
 from llmartifacts.versioning.embedded import EmbeddedBackend
@@ -38,6 +39,8 @@ RESTART_SECONDS = 1.0
 """Between two starts of a worker that died."""
 SOON = timedelta(days=30)
 """Before the last token ends with which somebody administers the registry, the log says so."""
+IN_THE_OPEN = "Without TLS, tokens would travel in the open; clients on other machines refuse to send them."
+CLOSE_IT = "Give --tls-cert and --tls-key, or put a proxy that ends TLS in front and name its address: --public-url."
 KEEP_ALIVE = 65
 """Seconds that an idle connection is kept; longer than balancers wait, so that it is they who close it."""
 
@@ -63,6 +66,8 @@ def serve(settings: Settings, *, out: TextIO | None = None) -> int:
 
     Raises:
         NotAllowed: The settings would let everybody in, or the port is not this user's to take.
+        Conflict: Something listens on the port already.
+        InvalidInput: A setting is wrong, or the host is no address of this machine.
         LlmartifactsError: The registry cannot be opened.
     """
     settings = settings.checked()
@@ -71,7 +76,10 @@ def serve(settings: Settings, *, out: TextIO | None = None) -> int:
         listening = stack.enter_context(contextlib.closing(_listen(settings)))
         settings = replace(settings, port=listening.getsockname()[1])
         _prepare(settings, out or sys.stdout, log)
-        log.event("listening", address=settings.origin, workers=settings.workers, pid=os.getpid())
+        own = replace(settings, public_url="").origin
+        log.event("listening", address=own, public=settings.public_url, workers=settings.workers, pid=os.getpid())
+        if _is_open(settings):
+            log.event("tokens_in_the_open", "warning", address=own, message=IN_THE_OPEN, next_step=CLOSE_IT)
         if settings.workers == 1:
             return _work(settings, listening, None)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmartifacts-serve-")))
@@ -101,16 +109,31 @@ def _prepare(settings: Settings, out: TextIO, log: Log) -> None:
         return
     if settings.log_format == "json":
         event = "first_token" if first else "new_admin_token"
-        told = {"event": event, "account": made.info.account, "token": made.text, "origin": settings.origin}
+        told = {"event": event, "account": made.info.account, "token": made.text, "origin": _login_address(settings)}
         print(json.dumps(told), file=out, flush=True)
         return
     whose = f"The first account is {made.info.account!r}. Its" if first else f"{made.info.account!r} has a new"
     print(
         f"{whose} token, which is shown this once:\n\n"
-        f"    {made.text}\n\nKeep it, then: llmartifacts login {settings.origin}",
+        f"    {made.text}\n\nKeep it, then: llmartifacts login {_login_address(settings)}",
         file=out,
         flush=True,
     )
+
+
+def _is_open(settings: Settings) -> bool:
+    """Whether a token that comes from another machine could be read on its way, as far as the settings tell."""
+    ends_tls = settings.tls_cert or settings.public_url.startswith("https://")
+    return settings.authenticate and not ends_tls and not is_loopback(settings.host)
+
+
+def _login_address(settings: Settings) -> str:
+    """An address that a client can log in at: of one that means every address of the machine, one that it has."""
+    if settings.public_url or not is_any(settings.host):
+        return settings.origin
+    named = [host for host in settings.trusted_hosts if settings.tls_cert and not host.startswith("*")]
+    here = "::1" if ":" in settings.host else "127.0.0.1"
+    return replace(settings, host=named[0].strip("[]") if named else here).origin
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -122,13 +145,15 @@ def _listen(settings: Settings) -> socket.socket:
         made.bind((settings.host.strip("[]"), settings.port))
         made.listen(BACKLOG)
         made.set_inheritable(True)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         made.close()
-        raise NotAllowed(
-            f"cannot listen on {settings.host}:{settings.port}: {os.strerror(error.errno or 0)}",
-            field="port",
-            next_step="Name another --port, or end what listens there.",
-        ) from error
+        what = f"cannot listen on {settings.host}:{settings.port}: {getattr(error, 'strerror', None) or error}"
+        if isinstance(error, UnicodeError | socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise InvalidInput(what, field="host", next_step="Name an address of this machine.") from error
+        if error.errno == errno.EADDRINUSE:
+            step = "Name another --port, or end what listens there."
+            raise Conflict(what, field="port", next_step=step) from error
+        raise NotAllowed(what, field="port", next_step="Name another --port; one above 1023 is anybody's.") from error
     return made
 
 
@@ -216,7 +241,7 @@ def _work(settings: Settings, listening: socket.socket, folder: Path | None) -> 
         app = create_app(settings, backend, log=log, metrics=metrics)
         config = uvicorn.Config(
             app,
-            http=bounded(settings.head_seconds),
+            http=bounded(settings.head_seconds, settings.body_seconds),
             loop="auto",
             ws="none",
             log_config=None,

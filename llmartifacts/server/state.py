@@ -14,10 +14,12 @@ from llmartifacts.server.metrics import Metrics
 from llmartifacts.server.preview import Previews
 from llmartifacts.server.reading import Readings
 from llmartifacts.versioning.embedded import EmbeddedBackend
+from llmartifacts.wire.bodies.base import MAX_PARTS
 from llmartifacts.wire.bodies.server import LoginProvider
+from llmartifacts.wire.bodies.transfer import MAX_PIECE
 
-BODY_MEMORY = 256 * 1024 * 1024
-"""Bytes of bodies that are read at once, of all requests; one body of the largest size always fits."""
+PART_BYTES = 160
+"""Memory that a value of a large JSON body may take once it is read."""
 
 
 @dataclass
@@ -60,7 +62,8 @@ class State:
         named |= {os.path.abspath(name) for name in named if name and "://" not in name}
         self.places = tuple(sorted((name for name in named if "/" in name), key=len, reverse=True))
         self.room = Room(given.max_concurrent, given.max_waiting)
-        self.bodies = Bytes(max(BODY_MEMORY, 2 * given.max_json))
+        largest = 2 * max(given.max_json, MAX_PIECE) + PART_BYTES * MAX_PARTS
+        self.bodies = Bytes(largest * 4 // 3 + 2)  # one of the largest always fits
         self.rate = Rate(given.rate)
         self.rate_address = Rate(given.rate_address)
         self.readings = Readings(given.cache_bytes)

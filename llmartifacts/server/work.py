@@ -31,7 +31,7 @@ from llmartifacts.versioning.judge import answering
 if TYPE_CHECKING:
     from llmartifacts.gates.base import Answers
 
-ALONE = frozenset({"finish_upload", "abort_upload", "gc", "migrate", "exchange"})
+ALONE = frozenset({"begin_upload", "finish_upload", "abort_upload", "gc", "migrate", "exchange"})
 """Routes whose handlers take long, or check who asks themselves, and have transactions of their own. Sent twice, they
 do the same again, which changes nothing more."""
 SECRET = frozenset({"create_token"})

@@ -1,7 +1,7 @@
 """Private keys on this machine: one PEM file each, that only its owner may read, and beside it the public half.
 
-`$LLMARTIFACTS_KEYS`, else the user's config directory, holds `NAME.pem` (mode 0600) and `NAME.pub` (one line: the
-public half, then whose it is).
+`$LLMARTIFACTS_KEYS`, else `keys` in `$LLMARTIFACTS_CONFIG`, else in the user's config directory, holds `NAME.pem` (mode
+0600) and `NAME.pub` (one line: the public half, then whose it is).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from llmartifacts.errors import Conflict, InvalidInput, InvalidValue, NotAllowed, NotFound
 from llmartifacts.records.approval import check_person, short_key
 from llmartifacts.records.names import check_name, near_names
+from llmartifacts.records.places import config_directory
 from llmartifacts.signing.keys import PrivateKey, PublicKey, parse_public
 
 DIRECTORY = "LLMARTIFACTS_KEYS"
@@ -55,13 +56,9 @@ class SigningKey:
 
 
 def directory(environ: Mapping[str, str] | None = None) -> Path:
-    """Where keys lie: `$LLMARTIFACTS_KEYS`, else `llmartifacts/keys` in the user's config directory."""
+    """Where keys lie: `$LLMARTIFACTS_KEYS`, else `keys` beside the user's tokens (`$LLMARTIFACTS_CONFIG`)."""
     named = (os.environ if environ is None else environ).get(DIRECTORY)
-    if named:
-        return Path(named).expanduser()
-    import platformdirs
-
-    return platformdirs.user_config_path("llmartifacts", appauthor=False) / "keys"
+    return Path(named).expanduser() if named else config_directory(environ) / "keys"
 
 
 def create(name: str, person: str) -> KeyFile:

@@ -18,6 +18,8 @@ from llmartifacts.records.rights import TEAM, Identity, Permission
 from llmartifacts.records.times import from_micros
 
 _NO_DIGEST = bytes(32)
+_HOW_TO_FIND = "llmartifacts user ls and team ls show all; llmartifacts user add makes one."
+_WHO_KNOWS = "An administrator of the registry sees all names (llmartifacts user ls), and can make it."
 
 
 def identify(s: Session, token_id: str, digest: bytes) -> Identity | None:
@@ -47,8 +49,15 @@ def find_account(s: Session, name: str, *, by: Identity, field: str = "name") ->
     check_name(name, field=field)
     found = rows.find(s, name)
     if found is None:
-        near = near_names(name, rows.names(s, MAX_NEAR)) if by.may(Permission.OPERATE) else ()
-        raise NotFound(f"there is no account {name!r}", what="account", name=name, near=near)
+        lists = by.may(Permission.OPERATE)
+        near = near_names(name, rows.names(s, MAX_NEAR)) if lists else ()
+        raise NotFound(
+            f"there is no account {name!r}",
+            what="account",
+            name=name,
+            near=near,
+            next_step=_HOW_TO_FIND if lists and not near else "" if near else _WHO_KNOWS,
+        )
     return found
 
 

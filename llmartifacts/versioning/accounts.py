@@ -16,10 +16,10 @@ from llmartifacts.metadata.accounts import AccountRow
 from llmartifacts.metadata.database import Session
 from llmartifacts.records.arguments import check_limit, shown
 from llmartifacts.records.names import check_name
+from llmartifacts.records.patterns import MAX_PATTERNS
 from llmartifacts.records.rights import (
     ACCOUNT_KINDS,
     EVERY_ALIAS,
-    MAX_PATTERNS,
     TEAM,
     UNLIMITED,
     USER,
@@ -302,12 +302,28 @@ def revoke_grant(parts: Parts, number: int, *, project: str | None = None, by: I
         require(by, Permission.ADMIN if project is not None else Permission.OPERATE, project)
         found = rows.find_grant(s, number)
         if found is None or (project is not None and found[0].project != project):
-            raise NotFound(f"there is no grant {number}", what="grant", name=str(number))
+            raise _no_grant(number, found[0] if found is not None else None, project, by)
         old, project_id = found
         require_grantable(by, old.role, old.project)
         with operated(s, f"revoking grant {number}"):
             rows.delete_grant(s, number)
         _record_grant(s, "grant-revoke", old, project_id, by.name)
+
+
+def _no_grant(number: int, elsewhere: Grant | None, project: str | None, by: Identity) -> NotFound:
+    """The error for a grant that is not there or not in the project; where it is, for those who may list them all."""
+    if elsewhere is not None and by.may(Permission.OPERATE):
+        where = "--everywhere" if elsewhere.project is None else f"--project {elsewhere.project}"
+        step = f"Grant {number} is {elsewhere}, of {elsewhere.subject}: llmartifacts grant revoke {number} {where}."
+    elif project is None:
+        step = "llmartifacts grant ls --everywhere shows the numbers of all."
+    else:
+        step = (
+            f"llmartifacts grant ls --project {project} shows the numbers of this project's; "
+            "those of every project an administrator of the registry takes back, with --everywhere."
+        )
+    place = "" if project is None else f" in {project}"
+    return NotFound(f"there is no grant {number}{place}", what="grant", name=str(number), next_step=step)
 
 
 def _record_grant(s: Session, verb: str, grant: Grant, project_id: int | None, actor: str) -> None:

@@ -36,6 +36,7 @@ class Parts:
         authenticated: Whether who acts had to prove it, as on a server. Then what comes from outside is checked anew,
             nobody approves as somebody else, and a project is made by those who may, not by the first log.
         allowed_gates: Functions that gates of the kind `python` may run here; None for any.
+        mark: What the place of the bytes is marked with; empty where nothing marks it.
     """
 
     metadata: MetadataStore
@@ -43,6 +44,7 @@ class Parts:
     location: str
     authenticated: bool = False
     allowed_gates: frozenset[str] | None = None
+    mark: str = ""
     _manifests: OrderedDict[Digest, Manifest] = field(default_factory=OrderedDict)
     _held: int = 0
     _lock: Lock = field(default_factory=Lock)

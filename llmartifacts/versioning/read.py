@@ -27,7 +27,7 @@ def read(parts: Parts, project: str, references: Sequence[Reference]) -> Reading
 
 
 Item = tuple[Version, bytes | None, int | None] | LlmartifactsError
-"""A version, its manifest as it is kept with it (None for a large one, kept apart), and the alias's move; or why not."""
+"""A version, its manifest's bytes (None for a large one, kept apart), and the move of its alias; or why not."""
 
 
 def items(s: Session, parts: Parts, project_id: int, project: str, references: Sequence[Reference]) -> Iterator[Item]:

@@ -50,13 +50,15 @@ class ReceivedPack:
 
     Attributes:
         name: Its name, as it was said.
-        file: Where it lies, on the file system of the store.
+        file: Where it lies, on the file system of the store, until it takes the place of a damaged one.
         footer: What is in it.
+        size: Its bytes.
     """
 
     name: str
     file: Path
     footer: Footer
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Received:
     _objects: list[_Object] = field(default_factory=list)
     _settled: list[tuple[Blob, list[str]]] = field(default_factory=list)
     _damaged: list[tuple[Blob, str]] = field(default_factory=list)
+    _heals: bool = False
 
     def __post_init__(self) -> None:
         self._index = _Allowed(self.blobs.index)
@@ -118,8 +121,9 @@ class Received:
         except BadForm as error:
             told = f"the pack {name[:16]} is not what was announced: {error}"
             raise InvalidValue(told, field="packs") from None
-        self._packs.append(ReceivedPack(name, file, footer))
-        self._index.bring(name, file.stat().st_size, footer)
+        size = file.stat().st_size
+        self._packs.append(ReceivedPack(name, file, footer, size))
+        self._index.bring(name, size, footer)
         self._in_time()
         return int(footer["length"].sum(dtype=np.int64))
 
@@ -235,6 +239,7 @@ class Received:
                 self._settled.append((made.blob, list(good)))
             else:
                 left.append(made)
+                self._heals |= bool(damaged)
                 self._damaged += [(made.blob, key) for key in damaged if key != made.key]
         self._objects = left
         needed = {name for made in left if made.ids is not None for name in ids_of(made.ids)}
@@ -245,7 +250,7 @@ class Received:
         driver = self.blobs.driver
         new = driver.put_many([(packs.key_of(pack.name), pack.file) for pack in self._packs])
         for pack, stored in zip(self._packs, new, strict=True):
-            if not stored and not self.blobs.chunks.is_whole(pack.name, pack.file.stat().st_size):
+            if not stored and not self.blobs.chunks.is_whole(pack.name, pack.size):
                 driver.replace(packs.key_of(pack.name), pack.file)
 
     def publish(self) -> None:
@@ -259,11 +264,16 @@ class Received:
         if len(index.find(relied)) < len(relied) or not all(self.blobs.has(blob) for blob, _ in self._settled):
             raise _removed()
         driver.settle(key for _, keys in self._settled for key in keys)
+        before = self._packs_before() if self._heals else set()
         for pack in self._packs:
-            key, size = packs.key_of(pack.name), pack.file.stat().st_size
-            if driver.size(key) != size:
+            key = packs.key_of(pack.name)
+            if driver.size(key) != pack.size:
+                if not pack.file.exists():  # it took the place of a damaged one, and a collection removed that
+                    raise _removed()
                 driver.replace(key, pack.file)
-            index.add([NewPack(pack.name, size, packs.places(pack.name, pack.footer))])
+            index.add([NewPack(pack.name, pack.size, packs.places(pack.name, pack.footer))])
+        for name in before:  # one of them is damaged: other blobs need its chunks too
+            self.blobs.chunks.mend(name, self.new_file)
         new = [(made.key, made.file) for made in self._objects]
         for (key, file), stored in zip(new, driver.put_many(new), strict=True):
             if not stored:
@@ -271,6 +281,12 @@ class Received:
         for blob, key in self._damaged:
             if key in self.blobs.standing(blob)[1]:  # again: somebody else may have healed it
                 driver.delete(key)  # it would be read first
+
+    def _packs_before(self) -> set[str]:
+        """Other packs in which chunks that came are found until now."""
+        ids = [name for pack in self._packs for name in ids_of(pack.footer)]
+        places = self.blobs.index.find(list(dict.fromkeys(ids))) if ids else {}
+        return {place.pack for place in places.values()} - {pack.name for pack in self._packs}
 
     def _relied(self) -> list[bytes]:
         """Chunks of other blobs that recipes name."""

@@ -1,11 +1,14 @@
 """`open_team`: the registry of a team, a database and a place for bytes that any number of servers share.
 
 The two belong together: bytes that another registry's versions need would look like rubbish here, and be cleaned up.
-So the place of the bytes is marked, once and for good, with the registry that it belongs to.
+So the place of the bytes is marked, once and for good, with the registry that it belongs to and a number that the
+database knows too: servers that were given different folders, or one that is not mounted, are told apart.
 """
 
 from __future__ import annotations
 
+import re
+import secrets
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -16,7 +19,7 @@ from llmartifacts.blobs.scratch import sweep
 from llmartifacts.blobs.store import BlobStore
 from llmartifacts.errors import BlobMissing, Conflict, InvalidInput, MissingExtra, NotFound
 from llmartifacts.metadata import audit, projects
-from llmartifacts.metadata.database import Database
+from llmartifacts.metadata.database import Database, Session
 from llmartifacts.metadata.store import MetadataStore
 from llmartifacts.records.names import DEFAULT_PROJECT
 from llmartifacts.versioning.chunk_index import RecordedIndex
@@ -27,6 +30,9 @@ MARKER = "registry"
 """Key of the object that says which registry the bytes belong to."""
 _SCHEMES = {"postgres": "postgresql"}
 _ASIDE = ".staging"
+_PLACE = "place"
+"""What the database calls the number of the place, in `meta`."""
+_NUMBER = re.compile(r"[0-9a-f]{16}")
 
 
 def open_team(
@@ -54,7 +60,7 @@ def open_team(
     Raises:
         InvalidInput: One of the addresses is none.
         NotFound: No driver is installed for a scheme, or there is no such database.
-        Conflict: The bytes belong to another registry.
+        Conflict: The bytes belong to another registry, or this is not the place where the other servers keep them.
         NewerFormat: The database was written by a newer release.
         NotAllowed: The database's user, or this process, may not.
         Unreachable: The database or the bytes cannot be had.
@@ -64,13 +70,13 @@ def open_team(
     try:
         metadata = MetadataStore(opened, create=True)
         origin = _origin(metadata, actor)
-        _require_pair(metadata, driver, folder, origin)
+        mark = _require_pair(metadata, driver, folder, origin)
         cache = cache or BlobCache()
         if scratch is None:
             scratch = cache.root / _ASIDE if folder is None else folder / _ASIDE
         sweep(scratch)
         store = BlobStore(driver, cache=cache, scratch=scratch, index=lambda given: RecordedIndex(metadata, given))
-        return EmbeddedBackend(Parts(metadata, store, getattr(opened, "place", "")))
+        return EmbeddedBackend(Parts(metadata, store, getattr(opened, "place", ""), mark=mark))
     except BaseException:
         opened.close()
         raise
@@ -126,22 +132,91 @@ def _origin(metadata: MetadataStore, actor: str) -> str:
         return found
 
 
-def _require_pair(metadata: MetadataStore, driver: Driver, folder: Path | None, origin: str) -> None:
+def is_marked(parts: Parts) -> bool:
+    """Whether the bytes still lie where they did when the registry was opened; one look at a small object."""
+    return not parts.mark or _marked(parts.blobs.driver) == parts.mark
+
+
+def _require_pair(metadata: MetadataStore, driver: Driver, folder: Path | None, origin: str) -> str:
+    """The mark of the place; a place is given one together with the database, once and for good.
+
+    The mark says which registry the bytes belong to, and which place of all it is: a number by chance that the
+    database knows too. Without that, two servers with folders of their own would take each its own for the one.
+    """
+    with metadata.reading() as s:
+        known = _place(s)
+    if known is None:
+        with metadata.writing() as s:  # one decides, the others wait for it
+            known = _place(s)
+            if known is None:
+                return _mark(s, driver, folder, origin)
+    expected = _mark_of(origin, known)
+    marked = _marked(driver)  # after the database: whoever recorded the number had marked the place before
+    if marked != expected:
+        raise _another_place(driver, folder, marked, expected)
+    return expected
+
+
+def _mark(s: Session, driver: Driver, folder: Path | None, origin: str) -> str:
+    """Mark a place, and record it. The mark comes first: one that no database knows is taken up by the next start."""
     marked = _marked(driver)
+    owner, _, told = marked.partition(" ")
+    if marked and owner != origin:
+        raise _another_place(driver, folder, marked, origin)
     if not marked:
-        _require_unused(metadata, driver, folder, origin)
-        driver.put_if_absent(MARKER, f"{origin}\n".encode())
+        _require_unused(s, driver, folder, origin)
+    number = int(told, 16) if _NUMBER.fullmatch(told) else secrets.randbits(62) + 1
+    expected = _mark_of(origin, number)
+    if marked != expected:
+        mark = f"{expected}\n".encode()
+        if marked:
+            driver.replace(MARKER, mark)
+        else:
+            driver.put_if_absent(MARKER, mark)
         marked = _marked(driver)
-    if marked != origin:
-        raise Conflict(
-            f"the bytes at {folder or 'that place'} belong to the registry {marked!r:.100}, and the database"
+        if marked != expected:
+            raise _another_place(driver, folder, marked, expected)
+    s.run("insert into meta(name, value) values (:name, :v)", {"name": _PLACE, "v": number})
+    return expected
+
+
+def _place(s: Session) -> int | None:
+    row = s.row("select value from meta where name = :name", {"name": _PLACE})
+    return None if row is None else int(row[0])
+
+
+def _mark_of(origin: str, number: int) -> str:
+    return f"{origin} {number:016x}"
+
+
+def _another_place(driver: Driver, folder: Path | None, marked: str, expected: str) -> Conflict:
+    where = folder or "that place"
+    origin = expected.partition(" ")[0]
+    if marked and marked.partition(" ")[0] != origin:
+        return Conflict(
+            f"the bytes at {where} belong to the registry {marked.partition(' ')[0]!r:.100}, and the database"
             f" is that of {origin!r:.100}",
             field="blobs",
             next_step="Name the database and the blobs of one registry.",
         )
+    if marked:
+        told = f"{where} is another place than the one where the servers of this database keep the bytes"
+    elif _stored(driver):
+        told = (
+            f"{where} holds bytes and does not say whose, and this database keeps its bytes in a place that is marked"
+        )
+    else:
+        told = f"{where} is empty, and this database keeps its bytes in another place"
+    return Conflict(
+        told,
+        field="blobs",
+        next_step="The folders of the blobs differ between servers, or one is not mounted: all of them need the same"
+        f" one. If it is the right one (restored from a backup without its mark), write the line {expected!r} into the"
+        f" object {MARKER!r} there, without the quotes.",
+    )
 
 
-def _require_unused(metadata: MetadataStore, driver: Driver, folder: Path | None, origin: str) -> None:
+def _require_unused(s: Session, driver: Driver, folder: Path | None, origin: str) -> None:
     """A place without a mark is one that nobody uses yet, or a mistake that would cost somebody their bytes."""
     if folder is not None and (folder.parent / DATABASE).exists():
         raise Conflict(
@@ -149,10 +224,8 @@ def _require_unused(metadata: MetadataStore, driver: Driver, folder: Path | None
             field="blobs",
             next_step="Name a folder of its own.",
         )
-    with metadata.reading() as s:
-        needed = s.row("select 1 from content limit 1") is not None
-    stored = any(next(driver.list(prefix), None) is not None for prefix in ("sha256/", "packs/"))
-    if (not needed and not stored) or _marked(driver):  # marked by now: another server was first
+    stored = _stored(driver)
+    if not stored and s.row("select 1 from content limit 1") is None:
         return
     where = folder or "that place"
     told = f"{where} holds bytes and does not say whose" if stored else f"{where} is empty, and versions need bytes"
@@ -162,6 +235,10 @@ def _require_unused(metadata: MetadataStore, driver: Driver, folder: Path | None
         next_step="See that the right place is named, and mounted. If it is the right one (restored from a backup"
         f" without its mark), write the line {origin} into the object {MARKER!r} there.",
     )
+
+
+def _stored(driver: Driver) -> bool:
+    return any(next(driver.list(prefix), None) is not None for prefix in ("sha256/", "packs/"))
 
 
 def _marked(driver: Driver) -> str:

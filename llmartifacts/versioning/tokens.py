@@ -8,10 +8,9 @@ from llmartifacts.errors import InvalidInput, NotAllowed, NotFound
 from llmartifacts.metadata import accounts as rows
 from llmartifacts.metadata.accounts import AccountRow
 from llmartifacts.metadata.database import Session
-from llmartifacts.records.arguments import check_line, shown
+from llmartifacts.records.arguments import check_line
 from llmartifacts.records.rights import (
     DEFAULT_LIFE,
-    MAX_LIFE,
     TEAM,
     UNLIMITED,
     Identity,
@@ -19,6 +18,7 @@ from llmartifacts.records.rights import (
     Permission,
     TokenInfo,
     TokenScope,
+    check_days,
     check_scope,
     check_token_id,
     make_token,
@@ -82,12 +82,7 @@ def create_token(
     """
     text = check_line(label, field="label")
     wanted = check_scope(scope.projects, scope.roles, scope.read_only)
-    if days is not None and (type(days) is not int or not 1 <= days <= MAX_LIFE.days):
-        raise InvalidInput(
-            f"{shown(days, 40)} is no life of a token",
-            field="days",
-            next_step=f"Give a number of days from 1 to {MAX_LIFE.days}.",
-        )
+    check_days(days)
     with parts.metadata.writing() as s:
         if account is not None and account != by.name:
             require(by, Permission.OPERATE)
@@ -152,7 +147,14 @@ def revoke_token(parts: Parts, token: str, *, by: Identity) -> TokenInfo:
         found = rows.find_token(s, token_id)
         operates = by.may(Permission.OPERATE)
         if found is None or (found.info.account != by.name and not operates):
-            raise NotFound(f"there is no token {token_id}", what="token", name=token_id)
+            raise NotFound(
+                f"there is no token {token_id}",
+                what="token",
+                name=token_id,
+                next_step="llmartifacts token ls --all --account NAME shows the ids of an account's tokens."
+                if operates
+                else "llmartifacts token ls --all shows the ids of yours; those of others an administrator revokes.",
+            )
         if not (operates or token_id == by.token_id or found.info.scope.within(by.scope)):
             raise NotAllowed(
                 f"the token {token_id} is wider than the one that would revoke it",

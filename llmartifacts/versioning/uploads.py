@@ -1,6 +1,6 @@
 """Uploads: bytes that come from afar, piece by piece, and are checked before anything knows of them.
 
-    start     which of these blobs are not in the project yet?
+    start     which of these blobs are not in the project yet, or lost?
     pieces    by their own SHA-256, in any order, again where a line broke: under `uploads/<id>/` in the blob store
     finish    packs, recipes and small objects are put together, checked to the last bit, and stored
     commit    a version names them (`require_available`), and the upload goes in the same transaction
@@ -17,7 +17,7 @@ import re
 import secrets
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,12 +29,21 @@ from llmartifacts.blobs.disk import create_file, sync_data, write_all
 from llmartifacts.blobs.failures import storage_errors
 from llmartifacts.blobs.forms import RECIPE
 from llmartifacts.blobs.scratch import Scratch
-from llmartifacts.errors import Conflict, InvalidInput, InvalidValue, NotAllowed, NotFound, TooLarge
+from llmartifacts.errors import (
+    Conflict,
+    Damaged,
+    InvalidInput,
+    InvalidValue,
+    NotAllowed,
+    NotFound,
+    TooLarge,
+)
 from llmartifacts.metadata import projects, uploads
 from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.uploads import UploadRow
 from llmartifacts.records.digest import Blob, Digest
 from llmartifacts.records.times import from_micros
+from llmartifacts.versioning import standing
 from llmartifacts.versioning.commit import chunks_recorded_in
 from llmartifacts.versioning.parts import Parts
 
@@ -50,6 +59,7 @@ class UploadLimits:
     Attributes:
         piece: Bytes of a piece.
         sent: Bytes of all pieces.
+        pieces: Pieces of one upload, however small.
         made: Bytes of all blobs that are made of them.
         ratio: How many times the bytes sent and those of the parents that may be.
         even: Bytes of blobs that are taken however few were sent for them: files of zeros are ordinary.
@@ -61,6 +71,7 @@ class UploadLimits:
 
     piece: int = 8 * 1024 * 1024
     sent: int = 256 << 30
+    pieces: int = 200_000
     made: int = 1 << 40
     ratio: int = 1000
     even: int = 256 << 20
@@ -80,7 +91,7 @@ class Started:
     Attributes:
         id: Its id; empty where there is nothing to send.
         expires_at: When it goes.
-        absent: Which of the blobs that were asked for are not in the project.
+        absent: Which of the blobs that were asked for are not in the project, or are lost or damaged in the store.
     """
 
     id: str
@@ -156,16 +167,21 @@ class Sent:
 def start(
     parts: Parts, project: str, blobs: Iterable[Digest], *, account: str, limits: UploadLimits = LIMITS
 ) -> Started:
-    """Begin to send blobs; those that a version of the project needs already are not sent again.
+    """Begin to send blobs; those that a version of the project needs already, and that are stored, are not sent again.
+
+    What is stored is looked at before any transaction: blobs are read and hashed, the smallest first, until that was
+    64 MiB; of the others, that they are there, and all of their chunks in packs that are there.
 
     Raises:
         NotAllowed: The account has too many uploads open.
     """
     wanted = list(dict.fromkeys(blobs))
+    with parts.metadata.reading() as s:
+        known = uploads.in_project(s, projects.find_project(s, project)[0], wanted)
+    stored = standing.sound(parts, known)
+    absent = tuple(digest for digest in wanted if digest not in stored)
     with parts.metadata.writing() as s:
         project_id, _ = projects.find_project(s, project)
-        known = uploads.in_project(s, project_id, wanted)
-        absent = tuple(digest for digest in wanted if digest not in known)
         expires = s.now() + limits.keep * 1_000_000
         if not absent:
             return Started("", from_micros(expires), ())
@@ -220,7 +236,10 @@ def put_piece(
     key = _key(upload_id, name)
     if driver.size(key) == len(data):
         return
-    if sum(size for _, size in driver.list(_prefix(upload_id))) + len(data) > limits.sent:
+    there = [size for _, size in driver.list(_prefix(upload_id))]
+    if len(there) >= limits.pieces:
+        raise TooLarge(f"an upload has at most {limits.pieces} pieces", field="piece", next_step="Send larger ones.")
+    if sum(there) + len(data) > limits.sent:
         raise TooLarge(f"an upload has at most {limits.sent} bytes", field="piece", next_step="Send less in one.")
     with _files(parts) as new_file:
         file = new_file.new_file()
@@ -298,7 +317,7 @@ def abort(parts: Parts, project: str, upload_id: str, *, account: str) -> None:
 
 def require_available(
     s: Session, project_id: int, upload_id: str | None, account: str, digests: Iterable[Digest]
-) -> None:
+) -> dict[Digest, int]:
     """Require that a version may name these blobs, and let the upload go that brought them.
 
     Args:
@@ -307,6 +326,9 @@ def require_available(
         upload_id: The upload; None where there is none.
         account: Who logs it.
         digests: What the version needs; for a manifest, `versions.needed`.
+
+    Returns:
+        The blobs that the upload did not bring -> their bytes; for `require_stored`.
 
     Raises:
         NotFound: There is no such upload of this account in the project.
@@ -330,6 +352,30 @@ def require_available(
         )
     if upload_id is not None:
         uploads.remove(s, upload_id)
+    return known
+
+
+def require_stored(parts: Parts, s: Session, known: Mapping[Digest, int]) -> None:
+    """Require that blobs which earlier versions need are still in the store; nothing of them is read but recipes.
+
+    Args:
+        parts: The stores.
+        s: The transaction that logs the version.
+        known: The blobs -> their bytes.
+
+    Raises:
+        InvalidValue: One is lost: a version would name it, and nobody could read it.
+    """
+    with chunks_recorded_in(parts, s):
+        for digest, size in known.items():
+            try:
+                standing.check_there(parts, Blob(digest, size))
+            except Damaged as error:
+                raise InvalidValue(
+                    f"the bytes of {digest}, which earlier versions need too, are lost or damaged in the store",
+                    field="files",
+                    next_step="Log it again: what is lost is then sent anew.",
+                ) from error
 
 
 def orphans(parts: Parts) -> list[tuple[str, int]]:
@@ -357,9 +403,10 @@ def _finished(
     from llmartifacts.versioning.received import FREE, Received
 
     body = _Body(parts.blobs.driver, upload_id, sent.pieces)
+    _check_plan(sent, body.size)
     logical = sum(b.blob.size for b in sent.blobs)
-    if logical > min(limits.made, max(limits.even, limits.ratio * (body.size + sum(parents.values())))):
-        raise TooLarge(f"{body.size} bytes were sent for {logical}, which is more than can be", field="blobs")
+    if logical > min(limits.made, max(limits.even, limits.ratio * (body.sent + sum(parents.values())))):
+        raise TooLarge(f"{body.sent} bytes were sent for {logical}, which is more than can be", field="blobs")
     with _files(parts) as files:
         received = Received(parts.blobs, files.new_file, time.monotonic() + 60 + logical / limits.slowest)
         left = logical + FREE
@@ -386,6 +433,21 @@ def _finished(
         return list(received.checked)
 
 
+def _check_plan(sent: Sent, size: int) -> None:
+    """Refuse a plan that would have the same bytes taken again and again: that is work for nothing.
+
+    Args:
+        sent: What the pieces are said to be.
+        size: Their bytes.
+    """
+    packs, blobs = {pack.name for pack in sent.packs}, {one.blob.digest for one in sent.blobs}
+    if len(packs) < len(sent.packs) or len(blobs) < len(sent.blobs):
+        raise InvalidValue("something is named twice", field="packs" if len(packs) < len(sent.packs) else "blobs")
+    told = sum(pack.size for pack in sent.packs) + sum(one.stored for one in sent.blobs)
+    if told > size:
+        raise InvalidValue(f"the pieces have {size} bytes, and are said to hold {told}", field="blobs")
+
+
 class _Body:
     """The pieces of an upload, one after another.
 
@@ -393,6 +455,10 @@ class _Body:
         driver: Where they are.
         upload_id: Of which upload.
         names: Their names, in order.
+
+    Attributes:
+        size: Bytes of all of them.
+        sent: Bytes that came: of each piece once, however often it is named.
 
     Raises:
         Conflict: One is not there.
@@ -406,6 +472,7 @@ class _Body:
         if missing:
             raise _pieces_missing(missing)
         self._names = names
+        self.sent = sum(there[name] for name in set(names))
         self._ends: list[int] = []
         self.size = 0
         for name in names:

@@ -16,6 +16,11 @@ from llmartifacts.versioning.invariants import broken
 from llmartifacts.versioning.parts import Parts
 from llmartifacts.versioning.replay import disagreements
 
+_RECORDS = (
+    "Something else than llmartifacts changed the database, or it is damaged: restore it from a backup. Until then see"
+    " what it permits (llmartifacts grant ls --everywhere), and what was really done (llmartifacts audit log)."
+)
+
 
 def verify(parts: Parts, *, read_data: bool = False) -> Verification:
     """Check the database, every manifest, and that every blob and chunk is there; with `read_data`, every stored bit.
@@ -66,7 +71,9 @@ def unlisted(s: Session, parts: Parts, *, kept_as_blobs: bool = False) -> Iterat
 
 def _records(s: Session, parts: Parts) -> Iterator[LlmartifactsError]:
     yield from unlisted(s, parts)
-    for line in (*audit.damaged(s), *disagreements(s), *broken(s), *chunks.problems(s)):
+    for line in (*audit.damaged(s), *disagreements(s), *broken(s)):
+        yield Damaged(line, file=parts.location, next_step=_RECORDS)
+    for line in chunks.problems(s):
         yield Damaged(line, file=parts.location)
 
 

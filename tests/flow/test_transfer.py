@@ -17,12 +17,14 @@ import requests
 
 import llmartifacts as la
 from llmartifacts.blobs.cache import BlobCache
+from llmartifacts.blobs.forms import RECIPE
 from llmartifacts.blobs.local import LocalDriver
 from llmartifacts.blobs.store import BlobStore
 from llmartifacts.client.backend import RemoteBackend
 from llmartifacts.client.blobs import RemoteBlobs
 from llmartifacts.client.session import HttpSession
-from llmartifacts.errors import DigestMismatch, NotFound
+from llmartifacts.errors import DigestMismatch, InvalidValue, NotFound
+from llmartifacts.records.backend import Draft
 from llmartifacts.records.digest import Blob
 from llmartifacts.registry import Registry
 from llmartifacts.testing.server import RunningServer, running_server
@@ -392,3 +394,91 @@ def test_whoever_watches_is_told_of_every_byte_that_travels(client: Client) -> N
     with reading.backend.blobs.watched(lambda done, total: sent.append((done, total)), received.append):  # type: ignore[attr-defined]
         reading.resolve(version.reference).path("x")
     assert sum(received) >= len(content)
+
+
+# --- bytes that a server lost
+
+
+def _flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.unlink()
+    file.write_bytes(data)
+
+
+def _lose(root: Path, how: str) -> None:
+    """Harm everything large, or everything small, that a folder of blobs holds."""
+    packs = list((root / "packs").rglob("*.pack"))
+    objects = [file for file in (root / "sha256").rglob("*") if file.is_file()]
+    recipes = [file for file in objects if file.name.endswith(RECIPE)]
+    small = [file for file in objects if file not in recipes]
+    assert packs
+    assert recipes
+    assert small
+    if how == "packs deleted":
+        for file in packs:
+            file.unlink()
+    elif how == "recipes deleted":
+        for file in recipes:
+            file.unlink()
+    elif how == "small deleted":
+        for file in small:
+            file.unlink()
+    elif how == "everything deleted":
+        for file in [*packs, *objects]:
+            file.unlink()
+    else:
+        for file in packs if how == "pack flipped" else small:
+            _flip(file)
+
+
+@pytest.mark.parametrize(
+    "how", ["packs deleted", "recipes deleted", "small deleted", "everything deleted", "pack flipped", "small flipped"]
+)
+@pytest.mark.parametrize("by", ["bytes", "path"])
+def test_the_same_content_logged_again_heals_a_server_that_lost_it(tmp_path: Path, how: str, by: str) -> None:
+    content = {"large": noise(3 * MB, 21), "small": b"small 21"}
+    (tmp_path / "files").mkdir()
+    for name, data in content.items():
+        (tmp_path / "files" / name).write_bytes(data)
+    files = la.Files(content) if by == "bytes" else la.Files.from_path(tmp_path / "files")
+    with running_server(tmp_path / "registry") as server:
+        with connected(server.url, server.token, tmp_path / "writer") as registry:
+            registry.log("mfile", files)
+            _lose(tmp_path / "registry" / "blobs", how)
+            assert not registry.verify(read_data=True).ok
+            again = registry.log("mfile", files)
+            assert again.number == 1
+            found = registry.verify(read_data=True)
+            assert found.ok, found.problems
+        for cache in ("writer", "reader"):
+            with connected(server.url, server.token, tmp_path / cache) as reader:
+                value = reader.resolve("mfile:v1", la.Files)
+                assert {name: value.read(name) for name in content} == content
+
+
+@pytest.mark.parametrize("how", ["packs deleted", "recipes deleted"])
+def test_a_version_on_top_of_one_that_is_lost_is_sent_whole(tmp_path: Path, how: str) -> None:
+    first = noise(3 * MB, 22)
+    second = first[:MB] + b"changed" + first[MB:]
+    with running_server(tmp_path / "registry") as server:
+        with connected(server.url, server.token, tmp_path / "writer") as registry:
+            registry.log("mfile", la.Files({"large": first, "small": b"x"}))
+            _lose(tmp_path / "registry" / "blobs", how)
+            registry.log("mfile", la.Files({"large": second, "small": b"x"}))
+        with connected(server.url, server.token, tmp_path / "reader") as reader:
+            assert reader.resolve("mfile:v2", la.Files).read("large") == second
+
+
+@pytest.mark.parametrize("how", ["packs deleted", "recipes deleted", "small deleted"])
+def test_a_version_of_lost_bytes_that_are_not_sent_is_refused(tmp_path: Path, how: str) -> None:
+    files = la.Files({"large": noise(3 * MB, 23), "small": b"small 23"})
+    with (
+        running_server(tmp_path / "registry") as server,
+        connected(server.url, server.token, tmp_path / "cache") as registry,
+    ):
+        registry.log("mfile", files)
+        manifest = registry.find("mfile:v1").manifest
+        _lose(tmp_path / "registry" / "blobs", how)
+        with pytest.raises(InvalidValue, match="lost or damaged"):
+            registry.backend.commit("default", [Draft("other", manifest)], actor="admin")

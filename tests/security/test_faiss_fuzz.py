@@ -199,6 +199,7 @@ def test_a_corrupted_index_is_refused_or_right_and_the_process_lives(factory: st
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_so_is_one_corrupted_in_many_more_ways(factory: str, tmp_path: Path) -> None:
     check(fuzz(factory, tmp_path, 20, 500, seed=11), 20, 500)

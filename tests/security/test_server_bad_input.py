@@ -185,6 +185,27 @@ def test_a_body_that_is_none_is_refused(session: requests.Session, server: Runni
     assert _entries(server) == before
 
 
+@pytest.mark.parametrize("unit", [b"[],", b'{"a":1},', b"0,"])
+@pytest.mark.parametrize("route", ["/storage", "/projects/default/commit", "/manifests"])
+def test_a_body_of_very_many_values_takes_no_memory(
+    session: requests.Session, server: RunningServer, route: str, unit: bytes
+) -> None:
+    size = 900_000 if route == "/manifests" else 1_900_000
+    field = {"/storage": b"blobs", "/manifests": b"digests"}.get(route, b"drafts")
+    before = _memory(server)
+    answer = session.post(
+        server.url + "/api/v1" + route, data=b'{"%b":[%b0]}' % (field, unit * (size // len(unit))), headers=JSON
+    )
+    _refused(answer, 400, 413, 422)
+    assert _memory(server) - before < 500_000
+
+
+def _memory(server: RunningServer) -> int:
+    """The most that the server had so far, in KiB."""
+    told = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(told.partition("VmHWM:")[2].split()[0])
+
+
 def test_a_body_of_another_type_is_refused(session: requests.Session, server: RunningServer) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
         answer = session.post(
@@ -407,3 +428,36 @@ def test_an_account_that_asks_too_often_is_told_when_to_come_again(tmp_path: Pat
         assert answers[0].status_code == 200
         assert int(refused[0].headers["Retry-After"]) >= 1
         assert json.loads(refused[0].content)["errors"][0]["code"] == "busy"
+
+
+# --- what it is told of this machine
+
+
+def test_no_answer_names_a_place_of_this_machine(tmp_path: Path) -> None:
+    place = tmp_path / "secret-place"
+    with la.init(place, actor="ann") as registry:
+        registry.log("agent", la.Prompt("Hi", template_format="jinja2"))
+        registry.log("files", la.Files({"small": b"s", "large": bytes(range(256)) * 8192}))
+        digests = [file.blob.digest for file in registry.find("files:v1").manifest.files]
+    with running_server(place, rate_address=0, rate_failures=0) as server, requests.Session() as session:
+        session.trust_env = False
+        session.headers.update(server.headers)
+        api = server.url + "/api/v1"
+        begun = session.post(f"{api}/projects/default/uploads", json={"blobs": ["sha256:" + "0" * 64]}, timeout=30)
+        upload = f"{api}/projects/default/uploads/{begun.json()['id']}"
+        (place / "blobs").rename(tmp_path / "away")
+        (place / "blobs").write_bytes(b"no folder")
+        answers = [
+            *(session.get(f"{api}/blobs/{digest}{more}", timeout=30) for digest in digests for more in ("", "/recipe")),
+            session.post(f"{upload}/missing", json={"pieces": ["0" * 64]}, timeout=30),
+            session.post(f"{upload}/finish", json={"pieces": ["0" * 64]}, timeout=30),
+            session.post(f"{api}/verify", json={"read_data": True}, timeout=30),
+            session.get(f"{api}/stats", timeout=30),
+            session.post(f"{api}/gc", json={}, timeout=30),
+            session.get(server.url + "/readyz", timeout=30),
+            session.get(server.url + "/metrics", timeout=30),
+        ]
+        assert answers[-5].json()["problems"]
+        for answer in answers:
+            assert "secret-place" not in answer.text, answer.text[:300]
+            assert "Traceback" not in answer.text

@@ -26,7 +26,7 @@ from llmartifacts.metadata import projects
 from llmartifacts.records.backend import Draft
 from llmartifacts.records.digest import Blob, Digest, digest_of
 from llmartifacts.records.manifest import Descriptor, Manifest
-from llmartifacts.versioning import downloads, uploads
+from llmartifacts.versioning import downloads, standing, uploads
 from llmartifacts.versioning.embedded import EmbeddedBackend
 from llmartifacts.versioning.uploads import Sent, SentBlob, SentPack, UploadLimits
 
@@ -419,6 +419,18 @@ def test_an_upload_takes_only_so_many_bytes(site: Site) -> None:
                 uploads.put_piece(*put, account="ann", limits=limits)
 
 
+def test_an_upload_takes_only_so_many_pieces(site: Site) -> None:
+    limits, upload = UploadLimits(pieces=2), site.start()
+    for number in range(3):
+        data = bytes([number])
+        put = (site.backend.parts, P, upload, hashlib.sha256(data).hexdigest(), data)
+        if number < 2:
+            uploads.put_piece(*put, account="ann", limits=limits)
+        else:
+            with pytest.raises(TooLarge, match="pieces"):
+                uploads.put_piece(*put, account="ann", limits=limits)
+
+
 def test_few_bytes_do_not_make_very_many(site: Site) -> None:
     chunk = bytes(1 << 20)
     name, data = site.pack(chunk, form=packs.ZSTD)
@@ -488,3 +500,42 @@ def test_sums_are_given_of_rows_of_the_blob_only(site: Site) -> None:
         hands.sums(blob_of(A + B), [blake3.blake3(B[::-1]).digest()], 256)
     with pytest.raises(InvalidValue):
         hands.sums(blob_of(A + B), [blake3.blake3(B).digest()], 7)
+
+
+def test_asking_for_much_that_is_stored_reads_a_part_of_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [bytes([number]) * 1000 for number in range(8)]
+    row = Row()
+    for data in files:
+        row.blob(blob_of(data), RAW, data)
+    site.commit(site.send(row)[0], *map(blob_of, files))
+    monkeypatch.setattr(standing, "READ", 3000)
+    read: list[Blob] = []
+    look = site.backend.parts.blobs.standing
+    monkeypatch.setattr(site.backend.parts.blobs, "standing", lambda blob: (read.append(blob), look(blob))[1])
+    assert uploads.start(site.backend.parts, P, [digest_of(data) for data in files], account="ann").absent == ()
+    assert len(read) == 3
+
+
+def test_the_same_bytes_are_not_taken_again_and_again(site: Site) -> None:
+    data = b"again" * 100
+    twice = Row().blob(blob_of(data), RAW, data)
+    twice.blobs.append(twice.blobs[0])
+    overlapping = Row().blob(blob_of(data), RAW, data)
+    overlapping.blobs.append(SentBlob(blob_of(data[1:]), RAW, 1, len(data) - 1))
+    name, pack = site.pack(A)
+    packs_twice = Row().pack(name, pack)
+    packs_twice.packs.append(packs_twice.packs[0])
+    before = site.kept()
+    for row, told in ((twice, "named twice"), (overlapping, "said to hold"), (packs_twice, "named twice")):
+        with pytest.raises(InvalidValue, match=told):
+            site.send(row)
+    assert site.kept() == before
+
+
+def test_a_piece_that_is_named_often_counts_once(site: Site) -> None:
+    piece = b"p" * 1000
+    upload = site.start(digest_of(piece * 100))
+    (name,) = site.put(upload, piece)
+    row = Row().blob(blob_of(piece * 100), RAW, piece * 100)
+    with pytest.raises(TooLarge, match="1000 bytes were sent"):
+        site.finish(upload, Sent((name,) * 100, (), tuple(row.blobs)), limits=UploadLimits(even=0, ratio=10))

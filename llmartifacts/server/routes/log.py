@@ -36,7 +36,8 @@ def commit(call: Call) -> m.Versions:
             for digest in versions.needed(draft.manifest)
             if digest != draft.manifest.digest  # the manifest itself came in this body
         ]
-        uploads.require_available(s, project_id, body.upload, call.actor, needed)
+        known = uploads.require_available(s, project_id, body.upload, call.actor, needed)
+        uploads.require_stored(call.backend.parts, s, known)
         made = call.backend.commit(
             call.project,
             drafts,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from llmartifacts.errors import NotAllowed
+from llmartifacts.metadata import accounts as rows
+from llmartifacts.metadata import projects
+from llmartifacts.records import rights
 from llmartifacts.records.backend import PromotionRequest
 from llmartifacts.records.reference import Reference
+from llmartifacts.records.rights import Permission
 from llmartifacts.server.calls import Call, handler
 from llmartifacts.server.routes.look import local
 from llmartifacts.wire.bodies import moves as m
@@ -69,8 +75,15 @@ def remove_alias(call: Call) -> Any:
 
 @handler("gate")
 def gate(call: Call) -> Any:
-    """What the gates say; nothing moves."""
-    return call.backend.gate(call.project, _asked(call), actor=call.actor)
+    """What the gates say, and whether the one who asks may move that; nothing moves."""
+    found = call.backend.gate(call.project, _asked(call), actor=call.actor)
+    with call.backend.parts.metadata.reading() as s:
+        protected = rows.protections(s, projects.find_project(s, call.project)[0])
+    try:
+        rights.require(call.caller, Permission.PROMOTE, call.project, sorted(set(_targets(call))), protected)
+    except NotAllowed as error:
+        return replace(found, may_move=False, refusal=". ".join(filter(None, (error.message, error.hint()))))
+    return found
 
 
 @handler("review")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from llmartifacts.server.answers import without_places
 from llmartifacts.server.calls import Call, handler
 from llmartifacts.wire.bodies import upkeep as c
 
@@ -11,7 +13,8 @@ from llmartifacts.wire.bodies import upkeep as c
 @handler("verify")
 def verify(call: Call) -> Any:
     """Check that all is there."""
-    return call.backend.verify(read_data=call.sends(c.VerifyRequest).read_data)
+    found = call.backend.verify(read_data=call.sends(c.VerifyRequest).read_data)
+    return replace(found, problems=tuple([without_places(one, call.state.places) for one in found.problems]))
 
 
 @handler("stats")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, Strict, StringConstraints
 
 from llmartifacts.records import rights
+from llmartifacts.records.patterns import MAX_PATTERNS
 from llmartifacts.wire.bodies.base import Body, Count, Many, Model, Query
 from llmartifacts.wire.bodies.fields import Line, Name, QueryFlag, Time
 from llmartifacts.wire.bodies.versions import NamesQuery
@@ -121,13 +122,13 @@ class NewGrant(Model):
 
     subject: Name
     role: RoleText
-    aliases: Annotated[Many[AliasPattern], Field(min_length=1, max_length=rights.MAX_PATTERNS)] = rights.EVERY_ALIAS
+    aliases: Annotated[Many[AliasPattern], Field(min_length=1, max_length=MAX_PATTERNS)] = rights.EVERY_ALIAS
 
 
 class Protections(Model):
     """Every protected alias of a project."""
 
-    protected: Annotated[Many[Protection], Field(max_length=rights.MAX_PATTERNS)]
+    protected: Annotated[Many[Protection], Field(max_length=MAX_PATTERNS)]
 
 
 class TokenRequest(Model):

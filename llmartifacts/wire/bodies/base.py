@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from llmartifacts import errors
-from llmartifacts.errors import InvalidInput, LlmartifactsError
+from llmartifacts.errors import InvalidInput, LlmartifactsError, TooLarge
 from llmartifacts.records.arguments import shown
 from llmartifacts.records.canonical import parse_json
 
@@ -20,6 +21,12 @@ M = TypeVar("M", bound="Model")
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of one JSON body, both ways."""
+MAX_PARTS = 3_000_000
+"""Values of one JSON body, about: each takes memory, however short it is written, and more where it is wrong."""
+MAX_WRONG = 100_000
+"""Wrong fields of one body that are told apart."""
+MAX_UNKNOWN = 1_000
+"""Fields of one object beyond those that it may have: to tell of each would take the memory."""
 
 
 class Model(BaseModel):
@@ -33,6 +40,13 @@ class Model(BaseModel):
         hide_input_in_errors=True,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > len(cls.model_fields) + MAX_UNKNOWN:
+            raise PydanticCustomError("extra_forbidden", "unknown field")
+        return value
 
     @classmethod
     def known(cls, **values: Any) -> Self:
@@ -74,8 +88,8 @@ class Body(Model, Generic[R]):
         return made
 
 
-Many = Annotated[tuple[T, ...], Strict(False)]
-"""A JSON list."""
+Many = Annotated[tuple[T, ...], Strict(False), Field(fail_fast=True)]
+"""A JSON list, looked at up to the first member that is wrong: to tell of a million of them would take the memory."""
 
 
 class Page(Model, Generic[T]):
@@ -152,7 +166,14 @@ def _query_text(value: Any) -> str | list[str]:
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
-def read_body(model: type[M], data: bytes, *, field: str = "body", max_bytes: int = MAX_BODY) -> M:
+def json_parts(data: bytes) -> int:
+    """How many values a JSON text has at most: what stands between them, counted."""
+    return sum(data.count(mark) for mark in (b",", b":", b"[", b"{"))
+
+
+def read_body(
+    model: type[M], data: bytes, *, field: str = "body", max_bytes: int = MAX_BODY, max_parts: int = MAX_PARTS
+) -> M:
     """Read the JSON body of a request, refusing whatever two readers could take differently.
 
     Args:
@@ -160,12 +181,15 @@ def read_body(model: type[M], data: bytes, *, field: str = "body", max_bytes: in
         data: Its bytes.
         field: Name of the whole in messages.
         max_bytes: Limit of its length.
+        max_parts: Limit of `json_parts`.
 
     Raises:
         InvalidManifest: Not JSON, duplicate keys, NaN, or nested too deep.
-        TooLarge: Longer than the limit.
+        TooLarge: Longer than the limit, or of so many values that they take many times as many bytes.
         InvalidInput: A field is missing, unknown or of the wrong form; the field is named.
     """
+    if json_parts(data) > max_parts:
+        raise TooLarge(f"the {field} has more than {max_parts:,} values", field=field)
     return check(model, parse_json(data, field=field, max_bytes=max_bytes))
 
 
@@ -174,19 +198,22 @@ def check(model: type[M], value: Any, *, origin: str = "") -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise refusal(error.errors(include_url=False), origin=origin) from None
+        raise refusal(_told(error), origin=origin) from None
+
+
+def _told(error: ValidationError) -> list[Any]:
+    """What pydantic found wrong. Raises `InvalidInput`: so much that to spell it out would take the memory."""
+    if error.error_count() > MAX_WRONG:
+        raise InvalidInput(f"{error.error_count():,} fields are wrong or unknown", field="body") from None
+    return error.errors(include_url=False)
 
 
 def read_answer(model: type[M], value: Any, *, origin: str = "") -> M:
     """A model of the JSON of an answer; fields that a newer server added are left out. Raises as `read_body`."""
-    for _ in range(8):  # nested models may hide more of them
-        try:
-            return model.model_validate(value)
-        except ValidationError as error:
-            told = error.errors(include_url=False)
-            if not all(one["type"] == "extra_forbidden" and _leave_out(value, one["loc"]) for one in told):
-                raise refusal(told, origin=origin) from None
-    return check(model, value, origin=origin)
+    try:
+        return model.model_validate(value, extra="ignore")
+    except ValidationError as error:
+        raise refusal(_told(error), origin=origin) from None
 
 
 def refusal(told: list[Any] | list[Mapping[str, Any]], *, origin: str = "", field: str = "body") -> LlmartifactsError:
@@ -217,16 +244,6 @@ def field_name(place: tuple[int | str, ...]) -> str:
     for step in place:
         made += f"[{step}]" if isinstance(step, int) else f"{'.' if made else ''}{shown(step)[1:-1]}"
     return made
-
-
-def _leave_out(value: Any, place: tuple[int | str, ...]) -> bool:
-    *path, last = place
-    for step in path:
-        try:
-            value = value[step]
-        except (KeyError, IndexError, TypeError):
-            continue  # the name of a member of a union, which is no place in the value
-    return isinstance(value, dict) and value.pop(last, value) is not value
 
 
 _TYPED: dict[str, type[LlmartifactsError]] = {

@@ -210,6 +210,8 @@ class Decision(Body[policy.Decision]):
     protected: Many[str] = ()
     approvals: Many[str] = ()
     break_glass: bool = False
+    may_move: bool = True
+    refusal: str = ""
 
 
 class PolicyRecord(Body[policy.PolicyRecord]):

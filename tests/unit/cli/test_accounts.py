@@ -44,6 +44,20 @@ def test_teams_have_members(made: Any) -> None:
     made("team", "add-member", "ann", "ci", expect=2)
 
 
+def test_a_team_is_shown_with_who_is_in_it_and_what_they_may(made: Any) -> None:
+    assert "nobody is in it yet" in made("team", "show", "leads").out
+    made("team", "add-member", "leads", "ann")
+    made("grant", "add", "leads", "promoter", "--project", "acme", "--alias", "prod")
+    shown = made("team", "show", "leads")
+    assert ["members", "ann"] in [line.split() for line in shown.out.splitlines()]
+    assert "promoter of acme" in shown.out
+    told = made("team", "show", "leads", "--json").json
+    assert told["account"]["members"] == ["ann"]
+    assert [(one["subject"], one["role"]) for one in told["grants"]] == [("leads", "promoter")]
+    assert "user show ann" in made("team", "show", "ann", expect=2).err
+    made("team", "show", "nobody", expect=3)
+
+
 def test_roles_are_granted_and_taken_back(made: Any) -> None:
     one = made("grant", "add", "ann", "promoter", "--project", "acme", "--alias", "!prod", "--json").json["grant"]
     assert (one["role"], one["project"], one["aliases"]) == ("promoter", "acme", ["*", "!prod"])
@@ -51,8 +65,13 @@ def test_roles_are_granted_and_taken_back(made: Any) -> None:
     assert "(every project)" in made("grant", "ls", "--everywhere").out
     assert [g["subject"] for g in made("grant", "ls", "--project", "acme", "--json").json["grants"]] == ["ann"]
     assert len(made("grant", "ls", "--everywhere", "--of", "ci", "--json").json["grants"]) == 1
-    made("grant", "revoke", str(one["id"]), expect=3)  # of another project
-    assert made("grant", "revoke", str(one["id"]), "--project", "acme", "--json").json == {"revoked": one["id"]}
+    other = made("grant", "add", "ann", "reader", "--project", "acme", "--json").json["grant"]
+    made("grant", "revoke", str(one["id"]), "--project", "default", expect=3)  # of another project
+    gone = made("grant", "revoke", str(one["id"]), "--project", "acme", "--json").json
+    assert (gone["revoked"], gone["grant"]["subject"]) == (one["id"], "ann")
+    told = made("grant", "revoke", str(other["id"])).out  # its number says which it is, whatever project one works in
+    assert f"grant {other['id']} of ann, reader of acme, revoked" in told
+    assert "there is no grant 9999" in made("grant", "revoke", "9999", expect=3).err
     assert made("grant", "add", "ann", "king", "--json", expect=2).error["detail"]["field"] == "role"
     made("grant", "add", "ann", "reader", "--alias", "prod", expect=2)
     made("grant", "add", "nobody", "reader", expect=3)

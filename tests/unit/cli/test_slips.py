@@ -189,3 +189,25 @@ def test_a_python_caller_is_told_the_type_that_is_wanted(tmp_path: Path) -> None
             with pytest.raises(la.LlmartifactsError) as caught:
                 call()
             assert caught.value.hint() == "Give its reference: str(version), here 'notes:v1'."
+
+
+def test_a_new_alias_that_looks_like_another_is_remarked(work: Cli) -> None:
+    work("log", "prompt", "hello", "agent.j2")
+    work("log", "prompt", "other", "agent.j2")
+    assert "note" not in work("promote", "hello:v1", "--to", "staging").out
+    told = work("promote", "hello:v1", "--to", "stagin").out
+    assert "note: stagin is a new alias; did you mean staging?" in told
+    assert "did you mean" not in work("promote", "hello:v1", "--to", "stagin").out  # not new any more
+    assert "did you mean stagin or staging?" in work("promote", "other:v1", "--to", "stagign").out
+    assert "did you mean" not in work("promote", "other:v1", "--to", "staging").out  # as hello has it
+    work("promote", "hello:v1", "--to", "rc-1")
+    assert "did you mean" not in work("promote", "hello:v1", "--to", "rc-2").out
+    assert work("promote", "hello:v1", "--to", "prod", "--json").json["moves"]
+
+
+def test_an_alias_that_a_policy_names_is_no_slip(work: Cli, tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text("name: p\naliases:\n  prod2x:\n    kinds:\n      '*': [reason]\n")
+    work("log", "prompt", "hello", "agent.j2")
+    work("policy", "set", "policy.yaml")
+    work("promote", "hello:v1", "--to", "prodx")
+    assert "did you mean" not in work("promote", "hello:v1", "--to", "prod2x", "--reason", "x").out

@@ -40,6 +40,18 @@ def test_init_makes_a_registry_and_says_what_comes_next(cli: Cli, tmp_path: Path
     assert (tmp_path / "fourth").is_dir()
 
 
+def test_init_notes_that_later_commands_go_elsewhere_where_a_variable_says_so(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMARTIFACTS_REGISTRY", "https://user:secret@registry.example.org")
+    told = cli("init").out
+    assert "note: later commands use $LLMARTIFACTS_REGISTRY, which names another registry" in told
+    assert "secret" not in told
+    monkeypatch.setenv("LLMARTIFACTS_REGISTRY", str(tmp_path / "other"))
+    assert "note: " in cli("init", "third").out
+    assert "note: " not in cli("init", "other").out
+
+
 def test_init_copies_starter_content_or_makes_nothing(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +236,20 @@ def test_rollback_undoes_one_or_the_whole_and_says_what(story: Cli) -> None:
     assert undone["undoes"] == moved["id"]
     assert {(m["name"], m["new"]) for m in undone["moves"]} == {("docs", 2), ("kb", 2)}
     assert "kb:trial  v2 -> v1" in story("rollback", "kb:trial", "--to", "v1", "--reason", "r").out
+
+
+def test_rollback_of_the_first_promotion_notes_that_the_alias_is_gone(story: Cli) -> None:
+    story("promote", "kb:v1", "docs:v1", "--to", "trial")
+    assert "note" not in story("rollback", "kb:prod", "--reason", "r").out
+    gone = story("rollback", "kb:trial", "--whole", "--reason", "r").out
+    assert "docs:trial  v1 -> removed" in gone
+    note = "are gone: services that start now fail or use their last-known-good set"
+    assert [line.strip() for line in gone.splitlines() if note in line] in (
+        [f"note: trial of docs, trial of kb {note}"],
+        [f"note: trial of kb, trial of docs {note}"],
+    )
+    story("promote", "kb:v1", "--to", "alone")
+    assert "note: alone of kb is gone: services" in story("rollback", "kb:alone", "--reason", "r").out
 
 
 def test_rollback_of_a_bare_name_lists_what_could_be_undone(story: Cli) -> None:

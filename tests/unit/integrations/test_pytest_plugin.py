@@ -364,7 +364,7 @@ def test_it_is_there_where_the_package_is_installed_and_can_be_switched_off(
     monkeypatch.setenv("PYTHONPATH", str(info.parent))
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
 
-    own = ("-p", "no:llmartifacts")  # what the package itself may have installed
+    own = ("-p", "no:llmartifacts", "-p", "no:schemathesis")  # what is installed beside it; the latter is slow to load
     given = ("-W", "error", "--llmartifacts-suites", "eval_suites")
     project.runpytest_subprocess(*own, *given).assert_outcomes(passed=4)
     off = project.runpytest_subprocess(*own, "-p", "no:llmartifacts-probe", *given)

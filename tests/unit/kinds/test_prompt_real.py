@@ -353,7 +353,7 @@ def promptsource(shared_data: Path) -> list[str]:
     return texts
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_all_promptsource_prompts_go_in_and_write_what_plain_jinja_writes(shared_data: Path) -> None:
     texts = promptsource(shared_data)
     flat = [json.loads(line) for line in (shared_data / "prompts" / "promptsource.flat.jsonl").read_text().splitlines()]

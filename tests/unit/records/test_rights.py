@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmartifacts.errors import InvalidInput, NotAllowed, NotFound, TooLarge
+from llmartifacts.records.patterns import alias_matches, check_patterns
 from llmartifacts.records.rights import (
     PERMISSIONS,
     TOKEN_PATTERN,
@@ -22,9 +23,7 @@ from llmartifacts.records.rights import (
     Role,
     TokenInfo,
     TokenScope,
-    alias_matches,
     check_grant,
-    check_patterns,
     check_protection,
     check_role,
     check_scope,

@@ -99,13 +99,24 @@ def test_who_waited_too_long_or_left_gives_no_place_away() -> None:
 
 def test_bodies_share_one_memory_and_give_it_back() -> None:
     memory = Bytes(100)
-    with memory.hold() as one:
+    with memory.hold("ann") as one:
         one(60)
-        with pytest.raises(Busy), memory.hold() as other:
+        with pytest.raises(Busy), memory.hold("bob") as other:
             other(30)
             other(30)
         assert memory.left == 40
     assert memory.left == 100
+
+
+def test_nobody_has_all_the_memory() -> None:
+    memory = Bytes(100)
+    with memory.hold("ann") as one, memory.hold("ann") as two, memory.hold("bob") as other:
+        one(50)
+        two(25)
+        with pytest.raises(Busy):
+            two(1)
+        other(25)
+    assert (memory.left, len(memory._held)) == (100, 0)
 
 
 def test_when_to_come_again_is_whole_seconds() -> None:

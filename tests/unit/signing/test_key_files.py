@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmartifacts.errors import Conflict, InvalidInput, InvalidValue, NotAllowed, NotFound
+from llmartifacts.records.places import config_directory
 from llmartifacts.signing import key_files
 from llmartifacts.signing.keys import PrivateKey
 
@@ -121,8 +122,16 @@ def test_without_a_setting_keys_lie_in_the_users_config_directory(monkeypatch: p
     import platformdirs
 
     monkeypatch.delenv("LLMARTIFACTS_KEYS", raising=False)
+    monkeypatch.delenv("LLMARTIFACTS_CONFIG", raising=False)
     assert key_files.directory() == platformdirs.user_config_path("llmartifacts", appauthor=False) / "keys"
     assert key_files.directory({"LLMARTIFACTS_KEYS": "~/k"}) == Path.home() / "k"
+
+
+def test_keys_lie_beside_the_tokens_unless_a_place_of_their_own_is_named() -> None:
+    both = {"LLMARTIFACTS_CONFIG": "~/c", "LLMARTIFACTS_KEYS": "~/k"}
+    config = {"LLMARTIFACTS_CONFIG": "~/c"}
+    assert key_files.directory(config) == config_directory(config) / "keys" == Path.home() / "c" / "keys"
+    assert key_files.directory(both) == Path.home() / "k"
 
 
 def test_the_new_key_takes_the_name_and_the_old_one_is_kept(keys: Path) -> None:

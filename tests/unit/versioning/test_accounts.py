@@ -608,6 +608,9 @@ def test_rights_written_into_the_database_by_hand_are_found_out(
     with parts.metadata.writing() as s:
         s.run(FORGED[forged], {"bytes": b"x" * 32} if ":bytes" in FORGED[forged] else {})
     assert not backend.verify_audit().ok
+    (problem,) = {problem.hint() for problem in backend.verify().problems}
+    assert "restore it from a backup" in problem
+    assert "llmartifacts grant ls --everywhere" in problem
 
 
 def test_what_changes_nothing_is_not_told(root: EmbeddedAccounts, backend: EmbeddedBackend) -> None:

@@ -21,7 +21,7 @@ from llmartifacts.records.backend import Draft
 from llmartifacts.records.manifest import Manifest
 from llmartifacts.records.reference import Reference
 from llmartifacts.versioning.embedded import EmbeddedBackend
-from llmartifacts.versioning.team import MARKER, open_team
+from llmartifacts.versioning.team import MARKER, is_marked, open_team
 
 Open = Callable[..., EmbeddedBackend]
 
@@ -101,13 +101,13 @@ def test_an_older_schema_is_brought_up_to_date_by_one_of_several(
         from llmartifacts.metadata.store import MetadataStore
 
         MetadataStore(PostgresDatabase(postgres_url), create=True).close()
-    assert postgres_server.execute("select value from meta", url=postgres_url) == [(1,)]
+    assert postgres_server.execute("select value from meta where name = 'schema'", url=postgres_url) == [(1,)]
     script = "import sys\nfrom llmartifacts.versioning.team import open_team\nopen_team(*sys.argv[1:]).close()"
     several = [
         subprocess.Popen([sys.executable, "-c", script, postgres_url, str(tmp_path / "blobs")]) for _ in range(4)
     ]
     assert [p.wait(timeout=100) for p in several] == [0] * 4
-    assert postgres_server.execute("select value from meta", url=postgres_url) == [(SCHEMA,)]
+    assert postgres_server.execute("select value from meta where name = 'schema'", url=postgres_url) == [(SCHEMA,)]
 
 
 def test_a_newer_schema_is_refused(opened: Open, postgres_server: Any, postgres_url: str) -> None:
@@ -150,11 +150,80 @@ def test_a_place_that_lost_its_bytes_is_refused(opened: Open, tmp_path: Path) ->
         registry.log("data", la.Files({"a.txt": b"hello"}))
     with pytest.raises(Conflict, match="is empty") as caught:
         opened(blobs=str(tmp_path / "not-mounted"))
+    line = (tmp_path / "blobs" / MARKER).read_text().strip()
+    assert repr(line) in caught.value.hint()
     assert "mounted" in caught.value.hint()
     (tmp_path / "restored" / "sha256").mkdir(parents=True)
     (tmp_path / "restored" / MARKER).write_bytes((tmp_path / "blobs" / MARKER).read_bytes())
     restored = opened(blobs=str(tmp_path / "restored"))  # as the hint says
     assert len(restored.verify().problems) == 1
+
+
+def test_a_second_server_with_a_folder_of_its_own_is_refused_before_the_first_version(
+    opened: Open, tmp_path: Path
+) -> None:
+    opened(blobs=str(tmp_path / "one"))
+    with pytest.raises(Conflict, match="another place") as caught:
+        opened(blobs=str(tmp_path / "two"))
+    assert "mounted" in caught.value.hint()
+    assert not (tmp_path / "two" / MARKER).exists()
+    opened(blobs=str(tmp_path / "one"))
+
+
+def test_of_servers_with_different_folders_that_start_at_once_one_is_let_in(postgres_url: str, tmp_path: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from llmartifacts.versioning.team import open_team\n"
+        "from llmartifacts.errors import Conflict\n"
+        "time.sleep(max(0, float(sys.argv[3]) - time.time()))\n"
+        "try:\n"
+        "    open_team(sys.argv[1], sys.argv[2], connections=2).close()\n"
+        "except Conflict:\n"
+        "    print('refused')\n"
+        "else:\n"
+        "    print('in')\n"
+    )
+    start = str(time.time() + 1.0)
+    several = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, postgres_url, str(tmp_path / f"blobs-{number}"), start],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    assert sorted(p.communicate(timeout=100)[0].strip() for p in several) == ["in", "refused", "refused"]
+
+
+def test_a_folder_with_the_mark_of_another_place_of_the_same_registry_is_refused(opened: Open, tmp_path: Path) -> None:
+    opened()
+    origin = (tmp_path / "blobs" / MARKER).read_text().partition(" ")[0]
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / MARKER).write_text(f"{origin} {7:016x}\n")
+    with pytest.raises(Conflict, match="another place"):
+        opened(blobs=str(tmp_path / "two"))
+
+
+def test_a_mark_whose_server_died_before_the_database_knew_is_taken_up(
+    opened: Open, postgres_server: Any, postgres_url: str, tmp_path: Path
+) -> None:
+    opened().close()
+    mark = (tmp_path / "blobs" / MARKER).read_text()
+    postgres_server.execute("delete from meta where name = 'place'", url=postgres_url)
+    opened().close()
+    assert (tmp_path / "blobs" / MARKER).read_text() == mark
+    with pytest.raises(Conflict, match="another place"):
+        opened(blobs=str(tmp_path / "two"))
+
+
+def test_a_running_server_notices_that_its_place_is_another(opened: Open, tmp_path: Path) -> None:
+    backend = opened()
+    assert is_marked(backend.parts)
+    (tmp_path / "blobs").rename(tmp_path / "unmounted")
+    assert not is_marked(backend.parts)
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / MARKER).write_text("another\n")
+    assert not is_marked(backend.parts)
 
 
 # --- addresses

@@ -333,3 +333,24 @@ def test_json_of_a_version_reads_as_people_expect():
     assert canonical.parse_json(bodies.versions.Version.of(VERSION).to_bytes())["created_at"] == (
         "2026-01-01T00:00:00.000000Z"
     )
+
+
+def test_a_body_of_too_many_values_or_mistakes_is_refused_before_they_take_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from llmartifacts.wire.bodies import base
+
+    with pytest.raises(TooLarge, match="values"):
+        read_body(moves.Draft, b"[" + b"[]," * 100 + b"[]]", max_parts=100)
+    wrong = b'{"drafts": [' + b'{"a": 1},' * 50_000 + b"0]}"
+    with pytest.raises(InvalidInput, match=r"missing \(and 2 more\)"):
+        read_body(moves.Drafts, wrong)  # of one of them, not of all
+    monkeypatch.setattr(base, "MAX_UNKNOWN", 10)
+    plain = moves.Draft.of(DRAFT).plain()
+    with pytest.raises(InvalidInput, match=r"unknown field \(and 9 more\)"):
+        read_body(moves.Draft, json.dumps(plain | {f"more{n}": n for n in range(10)}).encode())
+    with pytest.raises(InvalidInput, match=r"unknown field \(field body\)"):
+        read_body(moves.Draft, json.dumps(plain | {f"more{n}": n for n in range(40)}).encode())
+    monkeypatch.setattr(base, "MAX_WRONG", 5)
+    with pytest.raises(InvalidInput, match="10 fields are wrong"):
+        read_body(moves.Draft, json.dumps(plain | {f"more{n}": n for n in range(10)}).encode())
