@@ -116,9 +116,15 @@ def serve(
         "workers": workers,
         "log_format": log_format,
     }
-    named = from_environment() | {key: value for key, value in given.items() if value is not None}
-    on_the_line = session.options.registry is not None
-    if not named.get("database") and not named.get("blobs") and (on_the_line or not named.get("registry")):
+    named = from_environment()
+    if session.options.registry is not None:  # what the line gives wins over what the variables say
+        if database or blobs:
+            raise InvalidInput(
+                "--registry and --database exclude each other", field="--registry", next_step="Give one of them."
+            )
+        named = {key: value for key, value in named.items() if key not in ("registry", "database", "blobs")}
+    named |= {key: value for key, value in given.items() if value is not None}
+    if not any(named.get(key) for key in ("database", "blobs", "registry")):
         named["registry"] = _registry(session)
     code = run(Settings(**named))
     if code:

@@ -22,14 +22,15 @@ from llmartifacts.blobs.chunks.reader import Buffer, ChunkReader
 from llmartifacts.blobs.chunks.seed import Nearby, Seed
 from llmartifacts.blobs.chunks.store import ChunkStore, Encoding
 from llmartifacts.blobs.chunks.writer import ChunkWriter
-from llmartifacts.blobs.failures import changed_meanwhile
-from llmartifacts.blobs.forms import RECIPE, BadForm, parse_key
+from llmartifacts.blobs.disk import create_file, write_all
+from llmartifacts.blobs.failures import changed_meanwhile, storage_errors
+from llmartifacts.blobs.forms import RECIPE, BadForm, encode, form_for, parse_key
 from llmartifacts.blobs.staging import BlobStaging, Content
 from llmartifacts.client.index import ParentIndex, RemoteIndex
 from llmartifacts.client.upload import Part, Upload, Uploads
 from llmartifacts.errors import Conflict, Damaged, LlmartifactsError, NotAllowed
 from llmartifacts.records.backend import Earlier
-from llmartifacts.records.digest import Blob, Digest
+from llmartifacts.records.digest import Blob, Digest, digest_of
 
 _KEPT = 256
 """Large files of one log that can be read again, should the server turn out to have lost something."""
@@ -56,6 +57,7 @@ class RemoteStaging(BlobStaging):
         self._earlier: set[Digest] = set()
         self._unsent: dict[Digest, Blob] = {}
         self._sources: dict[Digest, tuple[Content | int | None, int | None]] = {}
+        self._small = _Spool(self._new_file)
 
     def add(self, source: Content, like: Earlier = tuple) -> Blob:
         """Take bytes, as `BlobStaging.add`."""
@@ -77,6 +79,7 @@ class RemoteStaging(BlobStaging):
             if isinstance(kept, int):
                 os.close(kept)
         self._sources.clear()
+        self._small.close()
         super().close()
 
     def publish(self) -> None:
@@ -95,14 +98,15 @@ class RemoteStaging(BlobStaging):
             InvalidValue: The server takes it for something else than it is said to be.
         """
         self._send_lost(project)
-        if not self._new:
+        if not self._new and not self._small.parts:
             return None
         parts = []
         for key, file in self._new:
             parsed = parse_key(key)
             assert parsed is not None  # noqa: S101 - staged under a key of a blob
             digest, form = parsed
-            parts.append(Part(self._known[digest], form, file))
+            parts.append(Part(self._known[digest], form, file, 0, file.stat().st_size))
+        parts += self._small.parts
         packs = []
         parents: list[Digest] = []
         if self._writer is not None:
@@ -152,6 +156,13 @@ class RemoteStaging(BlobStaging):
         if made.digest != digest:
             raise changed_meanwhile()
 
+    def _add_bytes(self, data: bytes) -> Blob:
+        blob = Blob(digest_of(data), len(data))
+        if self._wanted(blob) is not None:
+            self._small.add(blob, data)
+            self._known[blob.digest] = blob
+        return blob
+
     def _wanted(self, blob: Blob) -> Sequence[str] | None:
         """Everything is new that was not added before; a large one not, if it is in an earlier version."""
         if blob.digest in self._known or blob.digest in self._unsent:
@@ -160,6 +171,45 @@ class RemoteStaging(BlobStaging):
             self._unsent[blob.digest] = blob  # `send` asks whether the server still has it
             return None
         return []
+
+
+class _Spool:
+    """Small blobs, all in one file: many files cost a disk more than their bytes do. It need not outlive a power cut.
+
+    Args:
+        new_file: Gives the path for it.
+
+    Attributes:
+        parts: What lies in it.
+    """
+
+    def __init__(self, new_file: Callable[[], Path]) -> None:
+        self._new_file = new_file
+        self._file: Path | None = None
+        self._fd = -1
+        self._end = 0
+        self.parts: list[Part] = []
+
+    def add(self, blob: Blob, data: bytes) -> None:
+        """Take a blob. Raises `NotAllowed` where the disk is full; then it is as it was."""
+        form = form_for(data)
+        stored = encode(form, data)
+        if self._file is None:
+            file = self._new_file()
+            with storage_errors("write", file):
+                self._fd = create_file(file)
+            self._file = file
+        with storage_errors("write", self._file):
+            os.lseek(self._fd, self._end, os.SEEK_SET)  # over what a write left that failed
+            write_all(self._fd, stored)
+        self.parts.append(Part(blob, form, self._file, self._end, len(stored)))
+        self._end += len(stored)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def _start(source: Content) -> int | None:

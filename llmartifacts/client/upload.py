@@ -41,12 +41,16 @@ class Part:
     Attributes:
         blob: Which blob.
         form: Its form in the file, as in keys of a store.
-        file: What is sent of it.
+        file: What is sent of it is in this file.
+        offset: From here on.
+        stored: So many bytes.
     """
 
     blob: Blob
     form: str
     file: Path
+    offset: int
+    stored: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +88,29 @@ class _Row:
     size: int = 0
     _room: int = 0
 
-    def add(self, file: Path, size: int, *, begin: bool = False) -> int:
-        """A file; returns where it begins. With `begin`, in a piece of its own: what was before must not move it."""
-        start, at = self.size, 0
+    def add(self, file: Path, size: int, *, offset: int = 0, begin: bool = False) -> int:
+        """A part of a file; returns where it begins. `begin`: in a piece of its own, whatever was before."""
+        start, at = self.size, offset
         if begin:
             self._room = 0
-        while at < size:
+        while at < offset + size:
             if not self._room:
                 self.pieces.append([])
                 self._room = self.piece_size
-            count = min(self._room, size - at)
-            self.pieces[-1].append(_Slice(file, at, count))
+            count = min(self._room, offset + size - at)
+            self._append(self.pieces[-1], _Slice(file, at, count))
             at, self._room = at + count, self._room - count
         self.size += size
         return start
+
+    @staticmethod
+    def _append(piece: list[_Slice], more: _Slice) -> None:
+        """What follows in the same file is read with what is before it."""
+        last = piece[-1] if piece else None
+        if last is not None and last.file == more.file and last.offset + last.size == more.offset:
+            piece[-1] = _Slice(last.file, last.offset, last.size + more.size)
+        else:
+            piece.append(more)
 
 
 class Uploads:
@@ -268,11 +281,10 @@ def _row(upload: Upload, piece_size: int, absent: set[Digest]) -> _Row:
             offset = row.add(file, size, begin=True)
             row.packs.append(t.UploadPack.known(name=name, offset=offset, size=size))
     for number, part in enumerate(parts):
-        size = part.file.stat().st_size
-        offset = row.add(part.file, size, begin=not number)
+        offset = row.add(part.file, part.stored, offset=part.offset, begin=not number)
         row.blobs.append(
             t.UploadBlob.known(
-                digest=part.blob.digest, size=part.blob.size, form=_NAMES[part.form], offset=offset, stored=size
+                digest=part.blob.digest, size=part.blob.size, form=_NAMES[part.form], offset=offset, stored=part.stored
             )
         )
     return row

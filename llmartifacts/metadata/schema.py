@@ -148,6 +148,10 @@ MIGRATIONS: tuple[str, ...] = (
     create index audit_project_verb on audit(project_id, verb, id) where verb <> 'log';
     create index audit_of_all on audit(subject, id) where project_id is null;
     """,
+    """
+    alter table upload add column pieces bigint not null default 0;
+    alter table upload add column sent bigint not null default 0;
+    """,
 )
 
 SCHEMA = len(MIGRATIONS)

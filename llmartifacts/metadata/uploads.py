@@ -20,12 +20,16 @@ class UploadRow:
         project_id: The project that it is for.
         account: Who sends it.
         expires_at: When it goes, in microseconds since 1970, UTC.
+        pieces: Pieces that came.
+        sent: Their bytes.
     """
 
     id: str
     project_id: int
     account: str
     expires_at: int
+    pieces: int = 0
+    sent: int = 0
 
 
 def insert(s: Session, upload: UploadRow) -> None:
@@ -39,10 +43,15 @@ def insert(s: Session, upload: UploadRow) -> None:
 def find(s: Session, upload_id: str) -> UploadRow | None:
     """One upload that has not expired."""
     row = s.row(
-        "select id, project_id, account, expires_at from upload where id = :id and expires_at > :now",
+        "select id, project_id, account, expires_at, pieces, sent from upload where id = :id and expires_at > :now",
         {"id": upload_id, "now": s.now()},
     )
-    return None if row is None else UploadRow(row[0], row[1], row[2], row[3])
+    return None if row is None else UploadRow(*row)
+
+
+def add_piece(s: Session, upload_id: str, size: int) -> None:
+    """Count a piece of an upload that came, and its bytes."""
+    s.run("update upload set pieces = pieces + 1, sent = sent + :n where id = :id", {"n": size, "id": upload_id})
 
 
 def count_open(s: Session, account: str) -> int:

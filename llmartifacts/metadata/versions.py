@@ -479,6 +479,12 @@ def all_blobs(s: Session) -> list[Blob]:
     return [Blob(digest_from_bytes(r[0]), r[1]) for r in rows]
 
 
+def any_blob(s: Session) -> Blob | None:
+    """Some blob that is needed; None where nothing is."""
+    row = s.row("select blob, size from content limit 1")
+    return None if row is None else Blob(digest_from_bytes(row[0]), int(row[1]))
+
+
 def first_needed(s: Session) -> dict[Digest, int]:
     """Every blob that some version needs -> a number that grows in the order in which versions came to need them."""
     rows = s.rows("select x.blob, min(v.id) from content x join version v on v.digest = x.manifest group by x.blob")

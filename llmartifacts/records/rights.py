@@ -363,8 +363,10 @@ def require(
     """
     if project is not None and not identity.sees(project) and permission not in _ANYBODY:
         raise unseen_project(identity, project)
+    aliases = list(aliases)
     if not identity.may(permission, project):
-        raise NotAllowed(_denied(identity, permission, project), next_step=_whom_to_ask(identity, permission, project))
+        step = _whom_to_ask(identity, permission, project, aliases)
+        raise NotAllowed(_denied(identity, permission, project), next_step=step)
     for alias in aliases:
         if not identity.may(permission, project, alias):
             what = "move" if permission is Permission.PROMOTE else "approve for"
@@ -416,13 +418,15 @@ def _denied(identity: Identity, permission: Permission, project: str | None) -> 
     return f"{identity.name} may not {_ACTS[permission]} {where}{why}"
 
 
-def _whom_to_ask(identity: Identity, permission: Permission, project: str | None) -> str:
+def _whom_to_ask(identity: Identity, permission: Permission, project: str | None, aliases: Sequence[str]) -> str:
     if project is None or permission is Permission.OPERATE:
         # Nobody needs all rights for one command: whoever has them runs it.
         return "An administrator of the registry has to do it: ask one to run this very command."
     roles = [role for role in Role if permission in PERMISSIONS[role]]
     role = roles[0] if roles else Role.ADMIN
-    return f"An admin can grant it: llmartifacts grant add {identity.name} {role} --project {project}."
+    # Without it a promoter moves every alias, which is more than was asked for.
+    limit = "".join(f" --alias {alias}" for alias in aliases or ["ALIAS"]) if role is Role.PROMOTER else ""
+    return f"An admin can grant it: llmartifacts grant add {identity.name} {role} --project {project}{limit}."
 
 
 _ACTS: Mapping[Permission, str] = {

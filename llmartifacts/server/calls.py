@@ -42,6 +42,7 @@ class Call:
         id: The request's id.
         address: The peer.
         answers: Where the route writes, what functions of others answered so far; for `promote` and `commit`.
+        prepared: What the handler's `prepare` found, before the transaction; may be out of date in it.
     """
 
     route: Route
@@ -56,6 +57,7 @@ class Call:
     id: str = ""
     address: str = ""
     answers: Any = None
+    prepared: Any = None
 
     @property
     def backend(self) -> EmbeddedBackend:
@@ -125,6 +127,7 @@ class Turned(Exception):
 
 Handle = Callable[[Call], Any]
 Aliases = Callable[[Call], Sequence[str]]
+Prepare = Callable[[Call], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,22 +137,27 @@ class Handler:
     Attributes:
         run: Does it.
         aliases: Gives the aliases that it moves or approves for, on which rights depend too.
+        prepare: Looks, before the transaction of a writing route, at what takes long; gives `Call.prepared`.
     """
 
     run: Handle
     aliases: Aliases = field(default=lambda _: ())
+    prepare: Prepare = field(default=lambda _: None)
 
 
 HANDLERS: dict[str, Handler] = {}
 """Route name -> what it does; filled by the modules of `server/routes/`, each importing this."""
 
 
-def handler(name: str, *, aliases: Aliases = lambda _: ()) -> Callable[[Handle], Handle]:
+def handler(
+    name: str, *, aliases: Aliases = lambda _: (), prepare: Prepare = lambda _: None
+) -> Callable[[Handle], Handle]:
     """Let a function answer a route.
 
     Args:
         name: Name of the route in `wire.routes`.
         aliases: Gives the aliases that a call would move or approve for.
+        prepare: As in `Handler`.
     """
 
     def keep(function: Handle) -> Handle:
@@ -157,7 +165,7 @@ def handler(name: str, *, aliases: Aliases = lambda _: ()) -> Callable[[Handle],
             raise RuntimeError(f"two handlers answer the route {name!r}")
         if name not in BY_NAME:
             raise RuntimeError(f"there is no route {name!r} to answer")
-        HANDLERS[name] = Handler(function, aliases)
+        HANDLERS[name] = Handler(function, aliases, prepare)
         return function
 
     return keep

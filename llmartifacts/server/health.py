@@ -12,7 +12,7 @@ from llmartifacts.errors import LlmartifactsError
 from llmartifacts.metadata.schema import SCHEMA
 from llmartifacts.server.answers import JSON, Receive, Scope, Send, send_bytes
 from llmartifacts.server.state import State
-from llmartifacts.versioning.team import is_marked
+from llmartifacts.versioning.team import is_filled, is_marked
 
 KEEP_SECONDS = 2.0
 """How long one look at the parts is good for, so that probes cost nothing."""
@@ -73,7 +73,7 @@ class Health:
         except Exception as error:  # noqa: BLE001 - a probe answers whatever happens
             checks["database"] = type(error).__name__
         try:
-            if not is_marked(parts):
+            if not is_marked(parts) or not is_filled(parts):
                 checks["blobs"] = "another place"
             with parts.blobs.stage() as staged:  # begun and thrown away: a place to write is there
                 staged.add(b"ready?")

@@ -1,5 +1,6 @@
 """One unit of work: everything that a writing request does is one transaction, with who may and with its answer.
 
+    a look at the stores, if the verb asks for one: others can write meanwhile
     who asks, read anew  ->  may they  ->  the answer kept for this key, if it came before
                          ->  the verb (a part of the transaction)  ->  may they, of what it touched  ->  keep the answer
 
@@ -66,6 +67,7 @@ def perform(call: Call, handler: Handler, encode: Encode) -> Answer:
         return encode(call, handler.run(call))
     if not call.route.writes:
         return encode(call, handler.run(call))
+    call.prepared = handler.prepare(call)
 
     def attempt(answers: Answers) -> Answer:
         call.answers = answers

@@ -142,7 +142,8 @@ def _commit(
         save_head(s, collection)
     if targets:
         request = PromotionRequest(tuple(_last_of_each(targets)), drafts[0].message)
-        promote_in(s, parts, project_id, project, request, actor=who.actor, verb="log", answers=answers)
+        new = {draft.manifest.digest: draft.manifest for draft in drafts}
+        promote_in(s, parts, project_id, project, request, actor=who.actor, verb="log", answers=answers, new=new)
     if staged:
         with chunks_recorded_in(parts, s):
             for one in staged:

@@ -188,6 +188,11 @@ class EmbeddedBackend:
         """Where the bytes are."""
         return self._blobs
 
+    def identity(self) -> str:
+        """Which registry it is: the origin of its audit."""
+        with self._parts.metadata.reading() as s:
+            return audit.origin(s)
+
     def close(self) -> None:
         """Let go of files and connections."""
         self._parts.metadata.close()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from llmartifacts.errors import Damaged, InvalidReference, LlmartifactsError, Yanked
 from llmartifacts.gates.base import Ancestor, Gate, Moving, SuiteNow, Trail
@@ -15,6 +16,7 @@ from llmartifacts.records.approval import Binding, Serving, Subject, bind
 from llmartifacts.records.backend import PromotionRequest
 from llmartifacts.records.digest import Digest
 from llmartifacts.records.evidence import RecordedReport, ReportFacts, Signer, report_facts, suite_facts
+from llmartifacts.records.manifest import Manifest
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.version import Version
 from llmartifacts.versioning.attest import signers
@@ -39,7 +41,14 @@ class Step:
 
 
 def steps(
-    s: Session, parts: Parts, project_id: int, project: str, request: PromotionRequest, *, lock: bool = True
+    s: Session,
+    parts: Parts,
+    project_id: int,
+    project: str,
+    request: PromotionRequest,
+    *,
+    lock: bool = True,
+    new: Mapping[Digest, Manifest] = MappingProxyType({}),
 ) -> list[Step]:
     """What a request would move, in its order.
 
@@ -50,6 +59,7 @@ def steps(
         project: Its name.
         request: The move.
         lock: Whether the aliases may move next; false where the transaction only reads.
+        new: Manifests that are logged in this transaction: large ones are not in the store before its end.
 
     Raises:
         NotFound: A version does not exist.
@@ -71,7 +81,7 @@ def steps(
         last = evidence.last_served(s, collection.id, target.alias, now.move) if now.number is None else None
         before = None if last is None else versions.by_number(s, project, collection.id, last).version
         contains = {role: part[0] for role, part in graph.parts(s, row.id).items()}
-        manifest = parts.manifest(s, row.version.digest, row.body)
+        manifest = new.get(row.version.digest) or parts.manifest(s, row.version.digest, row.body)
         size += len(manifest.to_bytes())
         parts.check_room(size)
         moving = Moving(target.alias, row.version, manifest, serving, contains, now.move, before=before)

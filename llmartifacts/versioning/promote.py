@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from llmartifacts.errors import AliasMoved, InvalidReference
 from llmartifacts.gates.base import Answers, require_pass
@@ -16,6 +17,7 @@ from llmartifacts.metadata.projects import CollectionRow
 from llmartifacts.records.arguments import shown
 from llmartifacts.records.backend import PromotionRequest
 from llmartifacts.records.digest import Digest, digest_of
+from llmartifacts.records.manifest import Manifest
 from llmartifacts.records.names import version_number
 from llmartifacts.records.policy import GateResult
 from llmartifacts.records.promotion import ChangeVerb, Move, Promotion
@@ -62,6 +64,7 @@ def promote_in(
     actor: str,
     verb: ChangeVerb,
     answers: Answers | None = None,
+    new: Mapping[Digest, Manifest] = MappingProxyType({}),
 ) -> Promotion:
     """Move aliases inside an open transaction.
 
@@ -73,7 +76,7 @@ def promote_in(
         Yanked: A version, or a part of a bundle, was withdrawn.
         GateRefused: A gate did not pass.
     """
-    steps = evidence.steps(s, parts, project_id, project, request)
+    steps = evidence.steps(s, parts, project_id, project, request, new=new)
     for step in steps:
         serving = step.moving.serving
         _expect(request, step.collection.name, step.moving.alias, None if serving is None else serving.number)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 
 from llmartifacts.blobs.forms import RAW, RECIPE
-from llmartifacts.errors import BlobMissing, Damaged
+from llmartifacts.errors import BlobMissing, Damaged, InvalidValue
+from llmartifacts.metadata import projects, uploads
+from llmartifacts.metadata.database import Session
 from llmartifacts.records.digest import Blob, Digest
+from llmartifacts.versioning.commit import chunks_recorded_in
 from llmartifacts.versioning.parts import Parts
 
 READ = 64 << 20
@@ -36,6 +40,56 @@ def sound(parts: Parts, known: Mapping[Digest, int]) -> set[Digest]:
             continue
         found.add(digest)
     return found
+
+
+def stored(parts: Parts, project: str, digests: Iterable[Digest]) -> set[Digest]:
+    """Of some blobs, those that earlier versions in a project need and that are in the store.
+
+    Looked at before the transaction, so that nobody waits for a store meanwhile. It still holds in it: what a version
+    needs, gc keeps, and moves only together with the index that names its place.
+
+    Args:
+        parts: The stores.
+        project: Name of the project.
+        digests: The blobs.
+
+    Raises:
+        NotFound: There is no such project.
+    """
+    with parts.metadata.reading() as s:
+        known = uploads.in_project(s, projects.find_project(s, project)[0], list(dict.fromkeys(digests)))
+    found = set()
+    for digest, size in known.items():
+        with suppress(Damaged):  # lost, or under way to another pack: looked at again in the transaction
+            check_there(parts, Blob(digest, size))
+            found.add(digest)
+    return found
+
+
+def require_stored(parts: Parts, s: Session, known: Mapping[Digest, int], seen: Collection[Digest] = ()) -> None:
+    """Require that blobs which earlier versions need are still in the store; nothing of them is read but recipes.
+
+    Args:
+        parts: The stores.
+        s: The transaction that logs the version.
+        known: The blobs -> their bytes.
+        seen: Those that `stored` found: they are not looked at again.
+
+    Raises:
+        InvalidValue: One is lost: a version would name it, and nobody could read it.
+    """
+    with chunks_recorded_in(parts, s):
+        for digest, size in known.items():
+            if digest in seen:
+                continue
+            try:
+                check_there(parts, Blob(digest, size))
+            except Damaged as error:
+                raise InvalidValue(
+                    f"the bytes of {digest}, which earlier versions need too, are lost or damaged in the store",
+                    field="files",
+                    next_step="Log it again: what is lost is then sent anew.",
+                ) from error
 
 
 def check_there(parts: Parts, blob: Blob) -> None:

@@ -18,7 +18,7 @@ from llmartifacts.blobs.cache import BlobCache
 from llmartifacts.blobs.scratch import sweep
 from llmartifacts.blobs.store import BlobStore
 from llmartifacts.errors import BlobMissing, Conflict, InvalidInput, MissingExtra, NotFound
-from llmartifacts.metadata import audit, projects
+from llmartifacts.metadata import audit, projects, versions
 from llmartifacts.metadata.database import Database, Session
 from llmartifacts.metadata.store import MetadataStore
 from llmartifacts.records.names import DEFAULT_PROJECT
@@ -135,6 +135,16 @@ def _origin(metadata: MetadataStore, actor: str) -> str:
 def is_marked(parts: Parts) -> bool:
     """Whether the bytes still lie where they did when the registry was opened; one look at a small object."""
     return not parts.mark or _marked(parts.blobs.driver) == parts.mark
+
+
+def is_filled(parts: Parts) -> bool:
+    """Whether something is stored where versions need something; one look at one object, where all is well.
+
+    It tells a folder that was emptied, or never mounted, where no mark does: that of an embedded registry.
+    """
+    with parts.metadata.reading() as s:
+        one = versions.any_blob(s)
+    return one is None or parts.blobs.has(one) or _stored(parts.blobs.driver)
 
 
 def _require_pair(metadata: MetadataStore, driver: Driver, folder: Path | None, origin: str) -> str:

@@ -17,7 +17,7 @@ import re
 import secrets
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,7 +31,6 @@ from llmartifacts.blobs.forms import RECIPE
 from llmartifacts.blobs.scratch import Scratch
 from llmartifacts.errors import (
     Conflict,
-    Damaged,
     InvalidInput,
     InvalidValue,
     NotAllowed,
@@ -227,7 +226,7 @@ def put_piece(
     if not 0 < len(data) <= limits.piece:
         raise TooLarge(f"a piece has 1 to {limits.piece} bytes, not {len(data)}", field="piece")
     with parts.metadata.reading() as s:
-        _own(s, project, upload_id, account)
+        row = _own(s, project, upload_id, account)
     if hashlib.sha256(data).hexdigest() != name:
         raise InvalidValue(
             "the bytes of the piece are not what its name says", field="piece", next_step="Send it again."
@@ -236,10 +235,9 @@ def put_piece(
     key = _key(upload_id, name)
     if driver.size(key) == len(data):
         return
-    there = [size for _, size in driver.list(_prefix(upload_id))]
-    if len(there) >= limits.pieces:
+    if row.pieces >= limits.pieces:
         raise TooLarge(f"an upload has at most {limits.pieces} pieces", field="piece", next_step="Send larger ones.")
-    if sum(there) + len(data) > limits.sent:
+    if row.sent + len(data) > limits.sent:
         raise TooLarge(f"an upload has at most {limits.sent} bytes", field="piece", next_step="Send less in one.")
     with _files(parts) as new_file:
         file = new_file.new_file()
@@ -250,7 +248,9 @@ def put_piece(
                 write_all(fd, data)  # type: ignore[arg-type]
             finally:
                 os.close(fd)
-        driver.put_if_absent(key, file)
+        if driver.put_if_absent(key, file):
+            with parts.metadata.writing() as s:
+                uploads.add_piece(s, upload_id, len(data))
 
 
 def remaining(
@@ -328,7 +328,7 @@ def require_available(
         digests: What the version needs; for a manifest, `versions.needed`.
 
     Returns:
-        The blobs that the upload did not bring -> their bytes; for `require_stored`.
+        The blobs that the upload did not bring -> their bytes; for `standing.require_stored`.
 
     Raises:
         NotFound: There is no such upload of this account in the project.
@@ -353,29 +353,6 @@ def require_available(
     if upload_id is not None:
         uploads.remove(s, upload_id)
     return known
-
-
-def require_stored(parts: Parts, s: Session, known: Mapping[Digest, int]) -> None:
-    """Require that blobs which earlier versions need are still in the store; nothing of them is read but recipes.
-
-    Args:
-        parts: The stores.
-        s: The transaction that logs the version.
-        known: The blobs -> their bytes.
-
-    Raises:
-        InvalidValue: One is lost: a version would name it, and nobody could read it.
-    """
-    with chunks_recorded_in(parts, s):
-        for digest, size in known.items():
-            try:
-                standing.check_there(parts, Blob(digest, size))
-            except Damaged as error:
-                raise InvalidValue(
-                    f"the bytes of {digest}, which earlier versions need too, are lost or damaged in the store",
-                    field="files",
-                    next_step="Log it again: what is lost is then sent anew.",
-                ) from error
 
 
 def orphans(parts: Parts) -> list[tuple[str, int]]:

@@ -192,6 +192,36 @@ def test_told_to_end_it_says_so_finishes_and_ends(tmp_path: Path) -> None:
             requests.get(server.url + "/healthz", timeout=5)
 
 
+@pytest.mark.parametrize("team", [False, True], ids=["embedded", "team"])
+def test_a_server_whose_folder_of_bytes_is_another_is_not_ready(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch, team: bool
+) -> None:
+    where: dict[str, Any] = {"database": postgres_url, "blobs": tmp_path / "registry" / "blobs"} if team else {}
+    with running_server(None if team else tmp_path / "registry", **where) as server:
+        monkeypatch.setenv("LLMARTIFACTS_TOKEN", server.token)
+        with la.connect(server.url) as registry:
+            registry.log("kb", la.Files({"x": b"1"}))
+        assert requests.get(server.url + "/readyz", timeout=30).json()["checks"]["blobs"] == "ok"
+        blobs = tmp_path / "registry" / "blobs"
+        blobs.rename(tmp_path / "registry" / "unmounted")
+        blobs.mkdir()
+        assert _blobs_said(server, until="another place")  # what was found is good for two seconds
+        blobs.rename(tmp_path / "other")
+        (tmp_path / "registry" / "unmounted").rename(blobs)
+        assert _blobs_said(server, until="ok")
+
+
+def _blobs_said(server: RunningServer, until: str) -> bool:
+    """Whether the server comes to say this of its bytes, with the status that belongs to it."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        answer = requests.get(server.url + "/readyz", timeout=30)
+        if answer.json()["checks"]["blobs"] == until:
+            return answer.status_code == (200 if until == "ok" else 503)
+        time.sleep(0.2)
+    return False
+
+
 def test_a_second_start_prints_no_token_and_the_first_one_goes_on_to_work(tmp_path: Path) -> None:
     with running_server(tmp_path / "registry") as first:
         token = first.token

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,40 +26,9 @@ from llmartifacts.server.oidc_keys import AGAIN, RETRY, STALE, Keys
 from llmartifacts.versioning.accounts import EmbeddedAccounts
 from llmartifacts.versioning.embedded import EmbeddedBackend
 
-CORP, CI = "https://login.example.com", "https://ci.example.com"
-CLIENT, AUDIENCE = "llmartifacts", "https://registry.example.com"
-CONFIG = {
-    "providers": [
-        {
-            "name": "corp",
-            "issuer": CORP,
-            "client_id": CLIENT,
-            "rules": [
-                {"claims": {"sub": "boss-1"}, "account": "root"},
-                {"claims": {"email": "*@partner.example"}, "user": "email", "teams": ["partners"], "life": "1h"},
-                {"claims": {"groups": "ml-*"}, "user": "preferred_username"},
-                {"claims": {"role": "impostor"}, "account": "root"},
-            ],
-        },
-        {
-            "name": "ci",
-            "issuer": CI,
-            "audience": AUDIENCE,
-            "rules": [
-                {
-                    "claims": {
-                        "repository": "acme/agent",
-                        "ref": "refs/heads/main",
-                        "environment": ["prod", "staging"],
-                    },
-                    "account": "ci-agent",
-                    "scope": {"projects": ["default"], "roles": ["writer"]},
-                    "life": "30m",
-                }
-            ],
-        },
-    ]
-}
+sys.path.insert(0, str(Path(__file__).parent))
+from login_providers import AUDIENCE, CI, CLIENT, CONFIG, CORP
+
 NOW = 1_800_000_000.0
 RSA, OTHER = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
 

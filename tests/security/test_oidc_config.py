@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +12,8 @@ import yaml
 from llmartifacts import errors
 from llmartifacts.server.oidc_config import Providers, Rule, load
 
-CORP, CI = "https://login.example.com", "https://ci.example.com"
-CLIENT, AUDIENCE = "llmartifacts", "https://registry.example.com"
-CONFIG = {
-    "providers": [
-        {
-            "name": "corp",
-            "issuer": CORP,
-            "client_id": CLIENT,
-            "rules": [
-                {"claims": {"sub": "boss-1"}, "account": "root"},
-                {"claims": {"email": "*@partner.example"}, "user": "email", "teams": ["partners"], "life": "1h"},
-                {"claims": {"groups": "ml-*"}, "user": "preferred_username"},
-                {"claims": {"role": "impostor"}, "account": "root"},
-            ],
-        },
-        {
-            "name": "ci",
-            "issuer": CI,
-            "audience": AUDIENCE,
-            "rules": [
-                {
-                    "claims": {
-                        "repository": "acme/agent",
-                        "ref": "refs/heads/main",
-                        "environment": ["prod", "staging"],
-                    },
-                    "account": "ci-agent",
-                    "scope": {"projects": ["default"], "roles": ["writer"]},
-                    "life": "30m",
-                }
-            ],
-        },
-    ]
-}
+sys.path.insert(0, str(Path(__file__).parent))
+from login_providers import CONFIG
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,19 @@ def test_only_a_promoters_grant_is_limited_by_aliases() -> None:
     assert check_protection("prod*", "admin") == Protection("prod*", Role.ADMIN)
 
 
+def test_whoever_may_not_move_an_alias_is_told_the_smallest_grant_that_lets_them() -> None:
+    rob = Identity("rob", "user", grants=(Grant(1, "rob", Role.READER, "acme"),))
+    with pytest.raises(NotAllowed) as refused:
+        require(rob, Permission.PROMOTE, "acme", ["canary", "staging"])
+    assert "promoter --project acme --alias canary --alias staging." in refused.value.hint()
+    with pytest.raises(NotAllowed) as refused:
+        require(rob, Permission.PROMOTE, "acme")  # before the body was read, which names it
+    assert "promoter --project acme --alias ALIAS." in refused.value.hint()
+    with pytest.raises(NotAllowed) as refused:
+        require(rob, Permission.LOG, "acme")
+    assert refused.value.hint().endswith("writer --project acme.")
+
+
 # --- tokens
 
 

@@ -108,6 +108,14 @@ def test_a_manifest_over_64_kib_is_kept_as_a_blob_and_read_the_same(short: Any) 
     assert found.manifest == big
 
 
+def test_one_with_a_manifest_over_64_kib_takes_an_alias_as_it_is_logged(short: Any) -> None:
+    big = Manifest.build("unknown-kind", {"content": "x" * 100_000})
+    with short.backend.blobs.stage() as staging:
+        staging.add(big.to_bytes())
+        short.backend.commit("default", [Draft("a", big, aliases=("prod",))], actor="ann", staging=staging)
+    assert short.at("a:prod") == "v1"
+
+
 def test_staged_bytes_are_published_with_the_version_and_not_without(short: Any) -> None:
     data = b"bytes of an index" * 10
     blob = Blob(digest_of(data), len(data))

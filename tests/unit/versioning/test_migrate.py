@@ -48,10 +48,12 @@ def as_it_was(shelf: Shelf) -> None:
         later = "".join(MIGRATIONS[1:])
         for index in re.findall(r"create index (\w+)", later):
             s.run(f"drop index {index}")
-        for table in reversed(re.findall(r"create table (\w+)", later)):
+        made = re.findall(r"create table (\w+)", later)
+        for table in reversed(made):
             s.run(f"drop table {table}")
         for table, column in re.findall(r"alter table (\w+) add column (\w+)", later):
-            s.run(f"alter table {table} drop column {column}")
+            if table not in made:
+                s.run(f"alter table {table} drop column {column}")
         s.run("update meta set value = 1 where name = 'schema'")
     shelf.registry.close()
 
