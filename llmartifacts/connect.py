@@ -15,6 +15,7 @@ from llmartifacts.records.names import DEFAULT_PROJECT, check_name
 from llmartifacts.registry import Registry
 
 if TYPE_CHECKING:
+    from llmartifacts.blobs.cache import BlobCache
     from llmartifacts.client.backend import RemoteBackend
 
 V = TypeVar("V")
@@ -91,6 +92,18 @@ def resolve_reference(reference: str, type: type[V]) -> V:  # noqa: A002 - as `R
     """
     with connect() as registry:
         return registry.resolve(reference, type)
+
+
+def keep_answers(registry: Registry, cache: BlobCache) -> None:
+    """Let what a server answers outlive this process, so that the next one is sent only what has changed.
+
+    Args:
+        registry: An open registry; for an embedded one, nothing is done.
+        cache: Where its answers are kept, and manifests looked for.
+    """
+    keep = getattr(registry.backend, "keep_answers", None)
+    if keep is not None:
+        keep(cache)
 
 
 class _RemoteRegistry(Registry):

@@ -35,6 +35,10 @@ postgres_url = _servers.postgres_url
 own_postgres = _servers.own_postgres
 # Servers that answer as a test says.
 http = _beside("http_servers").http
+# A server, and something hostile before it.
+_hostile = _beside("hostile")
+plain_server = _hostile.plain_server
+service = _hostile.service
 
 
 @pytest.fixture(scope="session")

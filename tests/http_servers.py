@@ -109,6 +109,15 @@ def answer(status: int = 200, body: bytes = b"{}", *, kind: str = "application/j
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def echoed(answer: bytes, request: Request) -> bytes:
+    """An answer that says which request it is for."""
+    number = request.header("Llmartifacts-Request")
+    if number is None or not answer.startswith(b"HTTP/1.1 "):
+        return answer
+    line, end, rest = answer.partition(b"\r\n")
+    return line + end + f"Llmartifacts-Request: {number}\r\n".encode() + rest
+
+
 class Http:
     """What the tests of sessions use: servers, answers, routes."""
 
@@ -117,13 +126,16 @@ class Http:
     def __init__(self) -> None:
         self.started: list[Server] = []
 
-    def serve(self, *answers: bytes | Handler, tls: ssl.SSLContext | None = None) -> Server:
-        """Start a server: given the bytes of its answers (the last one again and again), or handlers."""
+    def serve(self, *answers: bytes | Handler, tls: ssl.SSLContext | None = None, echo: bool = True) -> Server:
+        """Start a server: given the bytes of its answers (the last one again and again), or handlers.
+
+        Bytes repeat the name of the request, as a registry's answers do, unless `echo` is false.
+        """
 
         def handle(sock: socket.socket, request: Request) -> None:
             one = answers[min(request.number, len(answers)) - 1]
             if isinstance(one, bytes):
-                sock.sendall(one)
+                sock.sendall(echoed(one, request) if echo else one)
             else:
                 one(sock, request)
 

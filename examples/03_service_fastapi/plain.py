@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,13 +16,20 @@ import llmartifacts as la
 def serve(listening: socket.socket) -> None:
     """Resolve, then answer requests on a socket that is bound and listens."""
     with la.Resolver(PythonHelp) as resolver:
+        resolver.watch(interval=float(os.environ.get("WATCH_SECONDS", "30")))
 
         class Handler(BaseHTTPRequestHandler):
             timeout = 10  # a client that says nothing does not hold its thread for ever
 
             def do_GET(self) -> None:
-                known = self.path == "/healthz"
-                self._send(200, {"stamp": resolver.current.stamp()}) if known else self._send(404, {"detail": "no"})
+                status = resolver.status()
+                told = {"state": status.state, "stamp": status.stamp}
+                if self.path == "/healthz":
+                    self._send(200, {"alive": True, **told})
+                elif self.path == "/readyz":
+                    self._send(200 if status.ready else 503, {"ready": status.ready, "reason": status.reason, **told})
+                else:
+                    self._send(404, {"detail": "no"})
 
             def do_POST(self) -> None:
                 length = self.headers.get("Content-Length", "")
@@ -40,13 +48,14 @@ def serve(listening: socket.socket) -> None:
                 if not isinstance(question, str) or not 1 <= len(question) <= 2000:
                     self._send(422, {"detail": 'send {"question": "…"}, of at most 2000 characters'})
                     return
-                generation = resolver.current
-                self._send(200, answer(generation.value, question), Stamp=generation.stamp())
+                generation = resolver.current  # once per request: the whole answer comes from one set
+                self._send(200, answer(generation.value, question), dict([generation.header()]))
 
-            def _send(self, status: int, value: Any, **headers: str) -> None:
+            def _send(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
                 body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
                 self.send_response(status)
-                for name, text in {"Content-Type": "application/json", "Content-Length": len(body), **headers}.items():
+                told = {"Content-Type": "application/json", "Content-Length": len(body), **(headers or {})}
+                for name, text in told.items():
                     self.send_header(name, str(text))
                 self.end_headers()
                 self.wfile.write(body)

@@ -24,7 +24,7 @@ def main() -> int:
     given = options.parse_args()
     if given.with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    plain = given.plain or find_spec("fastapi") is None or find_spec("uvicorn") is None
+    plain = given.plain or any(find_spec(name) is None for name in ("fastapi", "prometheus_client", "uvicorn"))
     with socket.create_server(("127.0.0.1", given.port)) as listening:
         # Requests wait in the queue of this socket until the components are loaded.
         port = listening.getsockname()[1]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmartifacts.cli import stamp
 from llmartifacts.cli.arguments import ReferenceArgument, bare_name, pairs
 from llmartifacts.cli.command import LOOK, command
 from llmartifacts.cli.context import Session
@@ -162,17 +163,38 @@ def _marks(version: Version) -> Piece:
 # --- show
 
 
+def _named_or_stamped(ctx: typer.Context, value: str | None) -> str | None:
+    if value is None and not ctx.resilient_parsing and ctx.params.get("stamp_text") is None:
+        raise typer.BadParameter("name a version, or give --stamp")
+    return value
+
+
 @command(
     "show",
     panel=LOOK,
-    examples=("show agent", "show kb:prod --json"),
+    examples=("show agent", "show kb:prod --json", "show --stamp 'la1;default@r42;set=…'"),
     shape='{"version": Version, "summary": text, "manifest": Manifest, "storage": {path: Storage},'
-    ' "lineage": {"up": [Edge], "down": [Edge]}}',
+    f' "lineage": {{"up": [Edge], "down": [Edge]}}}}; with --stamp {stamp.SHAPE}',
 )
-def show(session: Session, ref: ReferenceArgument) -> None:
-    """Show one version: what it is, where it came from, what names it."""
+def show(
+    session: Session,
+    ref: Annotated[
+        str | None,
+        typer.Argument(metavar="REF", help="name, name:alias, name:vN or name@sha256:…", callback=_named_or_stamped),
+    ] = None,
+    stamp_text: Annotated[
+        str | None,
+        typer.Option("--stamp", metavar="STAMP", help="What a service served: its stamp, or the log line that has it."),
+    ] = None,
+) -> None:
+    """Show one version, or what a service's stamp names: what it is, where it came from, who moved it and why."""
+    if stamp_text is not None:
+        if ref is not None:
+            raise InvalidInput("REF and --stamp exclude each other", field="--stamp", next_step="Give one of them.")
+        stamp.show_stamp(session, stamp_text)
+        return
     with session.open() as registry:
-        found = registry.find(ref)
+        found = registry.find(ref or "")
         graphs = {way: registry.lineage(found.version.pinned, way) for way in ("up", "down")}
         kept = [f for f in found.manifest.files if f.url is None][: None if session.out.json else _SHOWN_FILES]
         storage = dict(zip((f.path for f in kept), registry.backend.storage([f.blob for f in kept]), strict=True))

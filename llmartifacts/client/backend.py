@@ -49,12 +49,14 @@ from llmartifacts.wire.bodies import (
     evidence,
     lineage,
     moves,
+    server,
     upkeep,
     versions,
 )
 from llmartifacts.wire.bodies.base import Page
 
 if TYPE_CHECKING:
+    from llmartifacts.blobs.cache import BlobCache
     from llmartifacts.client.blobs import RemoteBlobs
 
 HEAVY = 100
@@ -113,6 +115,18 @@ class RemoteBackend:
         from llmartifacts.client.blobs import RemoteBlobs  # 60 ms, not needed for prompts
 
         return RemoteBlobs(self.session)
+
+    def identity(self) -> str:
+        """Which registry it is: the origin of its audit."""
+        return self.calls.ask(server.Info, "info").registry
+
+    def keep_answers(self, cache: BlobCache) -> None:
+        """Keep what the server says of references in a cache's folder too, for the processes that ask next.
+
+        Args:
+            cache: Where; manifests that lie in it are not asked for.
+        """
+        self._readings.keep_in(cache)
 
     def close(self) -> None:
         """Close the connections."""

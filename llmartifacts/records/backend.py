@@ -337,6 +337,9 @@ class Backend(Protocol):
     def blobs(self) -> BlobBackend:
         """Where it keeps bytes."""
 
+    def identity(self) -> str:
+        """Which registry it is, wherever it lies: the same for every copy of it, another for one made anew."""
+
     def close(self) -> None:
         """Let go of files and connections."""
 

@@ -72,7 +72,7 @@ class Lockfile:
 
     def to_text(self) -> str:
         """The file's text."""
-        body = {
+        body: dict[str, Any] = {
             "schema": SCHEMA,
             "project": self.project,
             "revision": self.revision,
@@ -89,6 +89,7 @@ class Lockfile:
                 for name, c in self.components.items()
             },
         }
+        body["check"] = _check(body)
         return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -130,6 +131,13 @@ class Lockfile:
                 origin=origin,
                 next_step=_AGAIN,
             )
+        if "check" in body and body["check"] != _check({k: v for k, v in body.items() if k != "check"}):
+            raise InvalidManifest(
+                "what it says does not agree with 'check': the lockfile was edited by hand",
+                field="check",
+                origin=origin,
+                next_step=_AGAIN,
+            )
         return made
 
     @staticmethod
@@ -154,6 +162,11 @@ class Lockfile:
             _whole(c["size"]),
             None if move is None else _whole(move),
         )
+
+
+def _check(body: Mapping[str, Any]) -> Digest:
+    """Over all of a lockfile: versions, revision and project too, which nothing can verify without the registry."""
+    return digest_of(canonical_bytes(body))
 
 
 _AGAIN = "Write it anew with `llmartifacts lock`."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import threading
 from typing import Any
 
@@ -45,6 +47,13 @@ class Failures:
         if errors:
             raise ResolutionError(f"{self._spec.title} cannot start", failures=errors)
 
+    def so_far(self, error: BaseException) -> ResolutionError:
+        """As `all`, for somebody who waits no longer: what is noted here stays as it is."""
+        made = Failures(self._spec)
+        for name, known in self.named().items():
+            made.add(name, known)
+        return made.all(error)
+
     def all(self, error: BaseException) -> ResolutionError:
         """One error of the whole set: said of every component that has none of its own."""
         for name in self._spec.wanted:
@@ -58,6 +67,17 @@ def typed(error: BaseException) -> LlmartifactsError:
         return error
     made = InvalidValue(f"{type(error).__name__}: {error}")
     made.__cause__ = error
+    return made
+
+
+def bare(error: LlmartifactsError) -> LlmartifactsError:
+    """The same error without its traceback and its causes, which would keep alive whatever their frames hold.
+
+    For an error that is kept, or raised in several threads.
+    """
+    made = copy.copy(error)
+    if isinstance(made, ResolutionError):
+        made = dataclasses.replace(made, failures={name: bare(inner) for name, inner in made.failures.items()})
     return made
 
 

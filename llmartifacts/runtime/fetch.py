@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
@@ -23,6 +24,27 @@ def _unwatched(blob: Blob) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+class Tally:
+    """How many blobs were fetched, and how many were there already. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self.fetched = 0
+        self.cached = 0
+        self._lock = threading.Lock()
+
+    def add(self, *, fetched: bool) -> None:
+        """Count one blob."""
+        with self._lock:
+            if fetched:
+                self.fetched += 1
+            else:
+                self.cached += 1
+
+    def renew_lock(self) -> None:
+        """Have a lock of its own in a child that was forked while another thread may have held this one."""
+        self._lock = threading.Lock()
+
+
 class CachedBlobs:
     """A `BlobSource` over caches, filled from a registry.
 
@@ -31,6 +53,7 @@ class CachedBlobs:
         folder: Looked into first, never written: what `install --to DIR` made.
         upstream: The registry's bytes; None to use the caches only.
         watch: Entered around each fetch from upstream.
+        tally: Counts what is fetched and what is there.
     """
 
     def __init__(
@@ -40,11 +63,13 @@ class CachedBlobs:
         folder: BlobCache | None = None,
         upstream: BlobSource | None = None,
         watch: Watch = _unwatched,
+        tally: Tally | None = None,
     ) -> None:
         self._places = [cache] if folder is None else [folder, cache]
         self._cache = cache
         self._upstream = upstream
         self._watch = watch
+        self._tally = tally or Tally()
         self.all_kept = True
         """Whether all that was fetched lies in the cache itself, not in a private folder because it is read-only."""
 
@@ -56,6 +81,7 @@ class CachedBlobs:
         """Whether a blob lies in the cache and was found to be right before, so that there is nothing to fetch."""
         path = self._cache.at_hand(blob) if len(self._places) == 1 else None
         if path is not None:
+            self._tally.add(fetched=False)
             self._note(path)
         return path is not None
 
@@ -68,11 +94,16 @@ class CachedBlobs:
         """
         if len(self._places) > 1 or self._upstream is None:
             try:
-                return self.path(blob)
+                path = self.path(blob)
             except Damaged:
                 if self._upstream is None:
                     raise
-        path = self._cache.get(blob) or self._fetched(blob)
+            else:
+                self._tally.add(fetched=False)
+                return path
+        found = self._cache.get(blob)
+        path = found or self._fetched(blob)
+        self._tally.add(fetched=found is None)
         self._note(path)
         return path
 

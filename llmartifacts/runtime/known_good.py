@@ -59,28 +59,38 @@ class KnownGood:
     Attributes:
         lock: Its digests.
         saved: When the registry last gave it, UTC, by this host's clock.
+        registry: Which registry it was, as it says itself; empty if unknown.
     """
 
     lock: Lockfile
     saved: datetime
+    registry: str = ""
 
     def age(self) -> float:
         """Seconds since it was saved; a clock that was set back counts just as much."""
         return abs((datetime.now(UTC) - self.saved).total_seconds())
 
 
-def keep(root: Path, asked: Asked, lock: Lockfile) -> None:
+def keep(root: Path, asked: Asked, lock: Lockfile, registry: str = "") -> None:
     """Write the record, atomically; the one before is replaced.
+
+    Args:
+        root: The cache's folder.
+        asked: What was asked for.
+        lock: What the registry gave.
+        registry: Which registry it is; empty if unknown.
 
     Raises:
         LlmartifactsError: The cache cannot be written.
     """
-    body = {
+    body: dict[str, object] = {
         "schema": SCHEMA,
         "asked": asked.body(),
         "saved": to_text(datetime.now(UTC)),
         "lock": json.loads(lock.to_text()),
+        **({"registry": registry} if registry else {}),
     }
+    body["check"] = digest_of(canonical_bytes(body))  # over all the rest: a torn or altered record is none
     write_atomically(asked.path(root), json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
@@ -99,8 +109,15 @@ def recall(root: Path, asked: Asked) -> KnownGood | None:
     body = parse_json(text, field="known-good", origin=str(path), max_bytes=MAX_BYTES)
     if not isinstance(body, dict) or body.get("schema") != SCHEMA or body.get("asked") != asked.body():
         raise InvalidManifest("the last-known-good record is not of this service", origin=str(path))
+    if body.pop("check", None) != digest_of(canonical_bytes(body)):
+        raise InvalidManifest("the last-known-good record was altered", origin=str(path))
     try:
         saved = parse_time(body.get("saved", ""))
-        return KnownGood(Lockfile.from_text(json.dumps(body.get("lock")), origin=str(path)), saved)
+        registry = body.get("registry", "")
+        return KnownGood(
+            Lockfile.from_text(json.dumps(body.get("lock")), origin=str(path)),
+            saved,
+            registry if isinstance(registry, str) else "",
+        )
     except LlmartifactsError as error:
         raise InvalidManifest(f"the last-known-good record is damaged: {error}", origin=str(path)) from error

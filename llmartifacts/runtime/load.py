@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from llmartifacts import packing, plugins
 from llmartifacts.errors import BlobMissing, Incompatible, LlmartifactsError, NotFound, WrongKind
 from llmartifacts.records.compatibility import Problem, check_set
 from llmartifacts.records.digest import Blob, Digest
+from llmartifacts.records.lock import Lockfile
 from llmartifacts.records.manifest import Manifest
 from llmartifacts.records.names import near_names
 from llmartifacts.runtime.failures import Failures, typed
@@ -24,7 +26,12 @@ T = TypeVar("T")
 
 
 def load(
-    task: Task[Any], spec: Spec[T], selection: Selection, blobs: CachedBlobs, failures: Failures
+    task: Task[Any],
+    spec: Spec[T],
+    selection: Selection,
+    blobs: CachedBlobs,
+    failures: Failures,
+    known: Mapping[Digest, Any] = MappingProxyType({}),
 ) -> tuple[T, tuple[Notice, ...]]:
     """Check the set, fetch and verify every byte, unpack every component.
 
@@ -34,6 +41,7 @@ def load(
         selection: The exact versions.
         blobs: Where bytes come from.
         failures: Takes each error as it comes, so that somebody who stops waiting can tell what is known.
+        known: Manifest digest -> value that is loaded already, and taken as it is.
 
     Returns:
         The spec's value, and what somebody should know.
@@ -48,12 +56,32 @@ def load(
     _fetch(task, selection, blobs, failures)
     failures.refuse()
     with task.step("unpacking the components"):
-        values = _Unpacking(spec, selection, blobs, failures).values()
+        values = _Unpacking(spec, selection, blobs, failures, known).values()
         failures.refuse()
         try:
             return spec.make(values), (*selection.notices, *notices)
         except Exception as error:  # the class is the user's, and may raise anything from __post_init__
             raise failures.all(error) from error
+
+
+def keep_manifests(blobs: CachedBlobs, selection: Selection, failures: Failures) -> None:
+    """Cache the manifests of a selection, for a start without the registry.
+
+    Raises:
+        ResolutionError: The cache takes nothing more.
+    """
+    try:
+        blobs.keep([*selection.manifests.values(), *selection.parts.values()])
+    except LlmartifactsError as error:
+        raise failures.all(error) from error
+
+
+def loaded_values(spec: Spec[Any], lock: Lockfile, value: Any) -> dict[Digest, Any]:
+    """Manifest digest -> value, of a set that is loaded; the parts of a bundle are not among them."""
+    if spec.from_bundle:
+        return {}
+    get = value.__getitem__ if isinstance(value, Mapping) else partial(getattr, value)
+    return {locked.digest: get(name) for name, locked in lock.components.items()}
 
 
 def check_fit(selection: Selection, failures: Failures) -> tuple[Notice, ...]:
@@ -152,12 +180,19 @@ def _named(error: Exception, path: str) -> LlmartifactsError:
 class _Unpacking:
     """Values by manifest digest: what two components share is loaded once."""
 
-    def __init__(self, spec: Spec[Any], selection: Selection, blobs: CachedBlobs, failures: Failures) -> None:
+    def __init__(
+        self,
+        spec: Spec[Any],
+        selection: Selection,
+        blobs: CachedBlobs,
+        failures: Failures,
+        known: Mapping[Digest, Any],
+    ) -> None:
         self._spec = spec
         self._selection = selection
         self._blobs = blobs
         self._failures = failures
-        self._made: dict[Digest, Any] = {}
+        self._made = dict(known)
 
     def values(self) -> dict[str, Any]:
         """Field name -> value; absent optional fields are left out."""

@@ -53,6 +53,23 @@ class Selection:
         ]
 
 
+@dataclass(frozen=True)
+class LookedUp:
+    """What the references of a spec mean, before anything else is asked.
+
+    Attributes:
+        lock: The digests of what was found.
+        found: Component name -> version, manifest and move.
+        notices: What somebody should know.
+        failures: What was not found, or is not to be used.
+    """
+
+    lock: Lockfile
+    found: Mapping[str, Found]
+    notices: tuple[Notice, ...]
+    failures: Failures
+
+
 def ask(
     registry: Registry,
     spec: Spec[Any],
@@ -74,6 +91,22 @@ def ask(
         ResolutionError: At least one cannot be had; each is named.
         LlmartifactsError: The registry as a whole did not answer.
     """
+    return complete(registry, look_up(registry, spec, keep=keep, project=project, origin=origin), spec)
+
+
+def look_up(
+    registry: Registry,
+    spec: Spec[Any],
+    *,
+    keep: Mapping[str, Locked] = MappingProxyType({}),
+    project: str | None = None,
+    origin: str = FILE_NAME,
+) -> LookedUp:
+    """What every reference of a spec means at one revision; one question to the registry. Arguments as of `ask`.
+
+    Raises:
+        LlmartifactsError: The registry as a whole did not answer.
+    """
     failures = Failures(spec)
     wanted = {name: pinned(keep[name]) if name in keep else reference for name, reference in spec.wanted.items()}
     reading = registry.backend.read(project or spec.project(registry.project), list(wanted.values()))
@@ -88,11 +121,23 @@ def ask(
             _as_locked(name, locked[name], item.manifest, failures, origin)
         elif name in keep or not (spec.may_be_absent(name) and _is_absent(item)):
             failures.add(name, item)
-    manifests = {name: item.manifest for name, item in found.items()}
+    return LookedUp(Lockfile(reading.project, reading.revision, locked), found, tuple(notices), failures)
+
+
+def complete(registry: Registry, looked: LookedUp, spec: Spec[Any]) -> Selection:
+    """Everything that is needed to load what was looked up: the parts of bundles, and where those came from.
+
+    Raises:
+        ResolutionError: At least one component cannot be had; each is named.
+        LlmartifactsError: The registry as a whole did not answer.
+    """
+    failures = Failures(spec)
+    for name, error in looked.failures.named().items():
+        failures.add(name, error)
+    manifests = {name: item.manifest for name, item in looked.found.items()}
     parts = _parts(manifests, registry.backend.manifests, failures)
     failures.refuse()
-    lock = Lockfile(reading.project, reading.revision, locked)
-    return Selection(lock, manifests, parts, _contained(registry, found), tuple(notices))
+    return Selection(looked.lock, manifests, parts, _contained(registry, looked.found), looked.notices)
 
 
 def confirm(registry: Registry, lock: Lockfile, spec: Spec[Any], *, origin: str) -> Selection:
@@ -182,12 +227,17 @@ def _parts(manifests: Mapping[str, Manifest], look_up: Manifests, failures: Fail
 
 
 def _contained(registry: Registry, found: Mapping[str, Found]) -> dict[str, dict[str, str]]:
-    """Where the parts of bundles came from; asked only where a bundle stands beside something else."""
+    """Where the parts of bundles came from; asked only where what is beside one may be another version of a part."""
     bundles = {name: item for name, item in found.items() if item.manifest.components}
     if not bundles or len(found) == 1:
         return {}
     made: dict[str, dict[str, str]] = {}
     for name, item in bundles.items():
+        beside = [other.manifest for other in found.values() if other is not item]
+        if not any(
+            part.kind == m.kind and part.digest != m.digest for part in item.manifest.components for m in beside
+        ):
+            continue  # a collection has one kind
         version = item.version
         lineage = registry.backend.lineage(version.project, version.pinned, "up")
         edges = [edge for edge, _ in lineage.steps(lineage.root) if edge.relation == "contains"]

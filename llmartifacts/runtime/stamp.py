@@ -8,8 +8,8 @@ HTTP headers, logs and baggage as it is:
     stamp     = "la1" ";" project "@r" revision ";set=" short ";" source *( ";" component ) [ ";+" left-out ]
                 *( ";!" warning )
     component = text "=" name ":v" number "@" short    ; text: the field or role
-    warning   = code [ "." text ]                      ; text: the field it is about
-    source    = "registry" / "lockfile" / "last-known-good"
+    warning   = code [ "." text ]                      ; text: the field it is about; never ends in a full stop
+    source    = "registry" / "lockfile" / "last-known-good" / "fallback"
     code      = 1*( %x61-7A / DIGIT / "-" )
     short     = 12( DIGIT / %x61-66 )                  ; the first digits of a SHA-256
     text      = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "%" 2HEXDIG )    ; UTF-8, percent-encoded (RFC 3986)
@@ -31,7 +31,7 @@ from urllib.parse import quote, unquote
 from llmartifacts.errors import InvalidInput
 from llmartifacts.records.names import NAME
 
-Source = Literal["registry", "lockfile", "last-known-good"]
+Source = Literal["registry", "lockfile", "last-known-good", "fallback"]
 
 MAX_LENGTH = 2048
 _MAX_WARNINGS = 512  # characters of the line that warnings may take
@@ -72,7 +72,8 @@ class Stamp:
         project: Name of the project.
         revision: The project's revision that all of it was read at.
         set_short: First 12 hex digits of the digest of the whole set.
-        source: Where the digests came from: the registry, a lockfile, or the last-known-good set.
+        source: Where the digests came from: the registry, a lockfile, the last-known-good set, or the packaged lockfile
+            that stands in where neither can be had.
         components: Field or role -> version.
         left_out: How many components the line had no room for.
         warnings: (code, field) of each warning; the field is empty where it is about the whole set.
@@ -88,7 +89,7 @@ class Stamp:
 
     def __str__(self) -> str:
         line = f"la1;{self.project}@r{self.revision};set={self.set_short};{self.source}"
-        warned = _fitting([f";!{code}{'.' + _encoded(about) if about else ''}" for code, about in self.warnings])
+        warned = _fitting([f";!{code}{'.' + _last(_encoded(about)) if about else ''}" for code, about in self.warnings])
         room = MAX_LENGTH - len(warned) - len(";+999999999")
         left_out = self.left_out
         for name, stamped in self.components.items():
@@ -145,6 +146,47 @@ def parse_stamp(text: str) -> Stamp:
     )
 
 
+def find_stamp(text: str) -> Stamp:
+    """Read the stamp in a line of a log, a header, or any other text that holds one.
+
+    Args:
+        text: The text; a stamp in it may be percent-encoded as a whole, as baggage has it.
+
+    Raises:
+        InvalidInput: There is none, or it is damaged, or there are several that say different things.
+
+    Example:
+        >>> line = 'GET /answer 200 "x-llm-artifacts: la1;default@r42;set=9f86d081884c;registry;kb=kb:v5@ba9876543210"'
+        >>> find_stamp(line).revision
+        42
+    """
+    if not isinstance(text, str):
+        raise InvalidInput(f"{text!r:.80} is not a stamp", field="stamp", next_step=_HINT)
+    found = {_WRAPPED.sub(_unwrapped, one) for one in _ANYWHERE.findall(text)}
+    if not found:
+        raise InvalidInput(f"there is no stamp in {text!r:.80}", field="stamp", next_step=_HINT)
+    read = {str(stamp): stamp for stamp in map(_without_punctuation, sorted(found))}
+    if len(read) > 1:
+        raise InvalidInput(
+            f"there are {len(read)} different stamps in that text", field="stamp", next_step="Give one of them."
+        )
+    return next(iter(read.values()))
+
+
+_ANYWHERE = re.compile(r"(?<![A-Za-z0-9._~%-])la1(?:;|%3[Bb])[A-Za-z0-9._~%=:@;+!-]*")
+"""From the beginning of a stamp on, all that one may be made of."""
+_WRAPPED = re.compile(r"la1%3[Bb].*")
+
+
+def _unwrapped(match: re.Match[str]) -> str:
+    return unquote(match.group(), errors="replace")
+
+
+def _without_punctuation(text: str) -> Stamp:
+    """Read a stamp that the end of a sentence may stick to; none ends in a full stop by itself."""
+    return parse_stamp(text.rstrip(".:;!"))
+
+
 _HINT = "A stamp is the line that generation.stamp() gives: la1;PROJECT@rN;set=…;SOURCE;FIELD=NAME:vN@…"
 
 
@@ -159,6 +201,11 @@ def _fitting(tokens: list[str]) -> str:
 
 def _encoded(text: str) -> str:
     return quote(text, safe="")
+
+
+def _last(text: str) -> str:
+    """Text that may end the line: without a full stop, which would be taken for the end of a sentence."""
+    return text[:-1] + "%2E" if text.endswith(".") else text
 
 
 def _decoded(text: str) -> str:

@@ -69,7 +69,7 @@ class Task(Generic[R]):
     """
 
     def __init__(self, work: Callable[[Task[R]], R], name: str) -> None:
-        self._work = work
+        self._work: Callable[[Task[R]], R] | None = work
         self.name = name
         self._changed = threading.Condition()
         self._steps: dict[object, tuple[str, float]] = {}
@@ -85,13 +85,15 @@ class Task(Generic[R]):
         return self
 
     def _run(self) -> None:
+        work, self._work = self._work, None  # what it has at hand goes with its end
         try:
-            result, error = self._work(self), None
+            result, error = work(self) if work is not None else None, None
         except BaseException as raised:  # noqa: BLE001 - handed to whoever waits
             result, error = None, raised
         with self._changed:
             if not self._given_up:
                 self._result, self._error, self._ended = result, error, True
+            del result, work
             self._changed.notify_all()
 
     # --- from inside
@@ -178,10 +180,11 @@ class Task(Generic[R]):
             self._changed.notify_all()
 
     def result(self) -> R:
-        """What it returned; raises what it raised. Only once it has ended."""
+        """What it returned, handed over once; raises what it raised. Only once it has ended."""
         if self._error is not None:
             raise self._error
-        return self._result  # type: ignore[return-value] # None only if R is
+        made, self._result = self._result, None
+        return made  # type: ignore[return-value] # None only if R is
 
 
 class _NoMore:

@@ -32,10 +32,13 @@ def read_bounded(path: Path, limit: int, *, follow: bool) -> bytes:
         raise
     except OSError as error:
         raise storage_error(error, "read", path) from error
-    with storage_errors("read", path), open(fd, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise UnsafeContent(f"{path} is no plain file", file=str(path), next_step="Remove it, or name another.")
-        return file.read(limit + 1)
+        with storage_errors("read", path), open(fd, "rb", closefd=False) as file:
+            return file.read(limit + 1)
+    finally:
+        os.close(fd)
 
 
 def write_atomically(path: Path, text: str) -> None:

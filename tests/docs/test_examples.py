@@ -88,7 +88,7 @@ def test_the_service_answers_with_the_stamp_of_its_versions_and_ends_with_its_pa
                 ask(port, "POST", "/ask", ["question"])[0],
                 ask(port, "GET", "/nothing")[0],
             ]
-            health = ask(port, "GET", "/healthz")
+            alive, ready = ask(port, "GET", "/healthz"), ask(port, "GET", "/readyz")
         finally:
             process.stdin.close()
             ended = process.wait(20)
@@ -99,10 +99,32 @@ def test_the_service_answers_with_the_stamp_of_its_versions_and_ends_with_its_pa
     assert body["answer"].endswith("[shutil.copytree]")
     assert body["model"]["name"] == "gpt-4-turbo"
     for part in ("prompt=rag-answer:v1@", "kb=python-kb:v1@", "models=python-models:v1@"):
-        assert part in headers["stamp"]
-    assert health[2] == {"stamp": headers["stamp"]}
+        assert part in headers["x-llm-artifacts"]
+    assert alive[0] == ready[0] == 200
+    assert alive[2] == {"alive": True, "state": "READY", "stamp": headers["x-llm-artifacts"]}
+    assert ready[2].items() >= {"ready": True, "reason": "", "stamp": headers["x-llm-artifacts"]}.items()
     assert asked_wrongly == [422, 422, 422, 422, 404]
     assert ended == 0
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["fastapi", "plain"])
+def test_a_promotion_while_the_service_answers_is_swapped_in_with_no_failed_or_mixed_answer(
+    plain: bool, tmp_path: Path
+) -> None:
+    done = run(SERVICE / "swap.py", *(["--plain"] if plain else []), cwd=tmp_path)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(" answers by 2 sets: 0 failed, 0 mixed\n")
+    assert "prompt=rag-answer:v2@" in done.stdout
+    assert "kb=python-kb:v2@" in done.stdout
+
+
+@pytest.mark.slow
+def test_so_it_is_with_the_passages_and_questions_of_a_real_documentation(shared_data: Path, tmp_path: Path) -> None:
+    done = run(SERVICE / "swap.py", "--data", str(shared_data / "rag" / "anthropic_docs"), cwd=tmp_path)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(" answers by 2 sets: 0 failed, 0 mixed\n")
 
 
 def test_a_service_without_its_registry_says_what_is_missing_and_does_not_start(tmp_path: Path) -> None:

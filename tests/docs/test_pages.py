@@ -95,7 +95,7 @@ def test_every_command_of_a_page_is_one_that_the_program_takes(page: Path) -> No
     lines += [text for text in re.findall(r"`([^`\n]*)`", text) if text.startswith("llmartifacts ")]
     parts = [part.strip() for line in lines for part in re.split(r"[|;>]|\$\([^)]*\)", line)]
     taken = [found[1] for part in parts if (found := re.fullmatch(r"(?:\w+=\S* )*llmartifacts (.+)", part))]
-    assert taken or page.name == "capacity.md"
+    assert taken or page.name in ("capacity.md", "environment.md")
     for line in taken:
         parse(line.replace("…", "x"))
 
@@ -146,3 +146,24 @@ def test_the_providers_that_the_page_shows_are_ones_that_the_server_takes(tmp_pa
     (shown,) = [block.text for block in running.blocks(ROOT / "docs" / "team.md") if block.language == "yaml"]
     (tmp_path / "login.yaml").write_text(shown)
     assert [one.name for one in oidc_config.load(tmp_path / "login.yaml").providers] == ["corp", "github"]
+
+
+def test_every_variable_of_the_source_is_in_the_table_and_the_other_way_round() -> None:
+    sources = [*(ROOT / "llmartifacts").rglob("*.py"), ROOT / "action.yml"]
+    named = {name for path in sources for name in re.findall(r"\bLLMARTIFACTS_[A-Z_]*[A-Z]\b", path.read_text())}
+    named |= {VARIABLES + name.upper() for name in Settings.__dataclass_fields__}
+    rows = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs" / "environment.md").read_text(), re.MULTILINE)
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert len(set(listed)) == len(listed)
+    assert set(listed) == named - {VARIABLES.rstrip("_")}
+
+
+def test_the_table_tells_the_defaults_of_the_server() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (\S+) \|$", (ROOT / "docs" / "environment.md").read_text(), re.MULTILINE)
+    told = {
+        name.removeprefix(VARIABLES).lower(): value.strip("`") for name, value in rows if name.startswith(VARIABLES)
+    }
+    defaults = {name: field.default for name, field in Settings.__dataclass_fields__.items()}
+    numbers = {name: value for name, value in defaults.items() if isinstance(value, int | float)}
+    assert numbers.keys() <= told.keys()
+    assert {name: float(told[name]) for name in numbers} == {name: float(value) for name, value in numbers.items()}

@@ -169,7 +169,7 @@ def test_the_dry_run_says_whether_you_may_move_it(acting: As) -> None:
     assert "you may not move it: pam may not move the alias 'prod' of acme" in told
     found = json.loads(acting("rob", "gate agent:v1 --to staging --json", wire.NOT_ALLOWED))
     assert (found["verdict"], found["may_move"]) == ("PASS", False)
-    assert "llmartifacts grant add rob promoter --project acme" in found["refusal"]
+    assert "llmartifacts grant add rob promoter --project acme --alias staging" in found["refusal"]
 
     Path("policy.yaml").write_text("name: p\naliases: {prod: {kinds: {'*': [{approvals: {count: 1}}]}}}\n")
     acting("alma", "policy set policy.yaml")

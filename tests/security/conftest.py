@@ -130,7 +130,12 @@ def _exercise(registry: Any, backend: Any, tmp_path: Path) -> None:
 
     digests = [registry.get("a:v1").digest]
     list(backend.audit()), backend.audit_consistency(1, 2), backend.audit_inclusion(0, 2), backend.manifests(digests)
-    backend.revision("default"), backend.signers("default", Reference.parse("r:v1")), backend.storage([])
+    (
+        backend.identity(),
+        backend.revision("default"),
+        backend.signers("default", Reference.parse("r:v1")),
+        backend.storage([]),
+    )
     backend.bindings("default", PromotionRequest(()))
 
 

@@ -23,6 +23,7 @@ from llmartifacts.blobs.chunks.recipe import Encoded, Recipe
 from llmartifacts.blobs.forms import RAW, RECIPE, ZSTD
 from llmartifacts.errors import Conflict, InvalidInput, InvalidValue, NotAllowed, NotFound, TooLarge
 from llmartifacts.metadata import projects
+from llmartifacts.metadata import uploads as rows
 from llmartifacts.records.backend import Draft
 from llmartifacts.records.digest import Blob, Digest, digest_of
 from llmartifacts.records.manifest import Descriptor, Manifest
@@ -429,6 +430,26 @@ def test_an_upload_takes_only_so_many_pieces(site: Site) -> None:
         else:
             with pytest.raises(TooLarge, match="pieces"):
                 uploads.put_piece(*put, account="ann", limits=limits)
+
+
+def test_a_piece_costs_the_same_however_many_came_before_and_one_sent_again_counts_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = site.start()
+    (name,) = site.put(upload, b"piece 0")
+
+    def listed(prefix: str = "") -> Any:
+        raise AssertionError("every piece would be looked at for each")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.backend.parts.blobs.driver, "list", listed)
+        for number in range(3):
+            assert site.put(upload, b"piece 0") == (name,)
+            site.put(upload, b"piece %d" % number)
+    with site.backend.parts.metadata.reading() as s:
+        row = rows.find(s, upload)
+    assert row is not None
+    assert (row.pieces, row.sent) == (3, 21)
 
 
 def test_few_bytes_do_not_make_very_many(site: Site) -> None:

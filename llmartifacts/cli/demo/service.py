@@ -150,7 +150,7 @@ class Service:
             headers = {"Content-Type": "application/json"}
             connection.request(method, path, None if value is None else json.dumps(value), headers)
             response = connection.getresponse()
-            return response.status, response.read(), response.headers.get("Stamp", "")
+            return response.status, response.read(), response.headers.get("X-LLM-Artifacts", "")
         except TimeoutError:
             raise DeadlineExceeded(f"the service did not answer {path} in {seconds:.0f} s") from None
         except (OSError, http.client.HTTPException) as error:

@@ -128,8 +128,8 @@ def encode_items(project: str, revision: int, items: Iterable[Item]) -> bytes:
 
 
 def etag(reading: bytes, revision: int) -> str:
-    """The entity tag of a reading: `r<revision>-<16 hex digits of the SHA-256 of the body>`, in quotation marks."""
-    return f'"r{revision}-{hashlib.sha256(reading).hexdigest()[:16]}"'
+    """The entity tag of a reading: `r<revision>-<32 hex digits of the SHA-256 of the body>`, in quotation marks."""
+    return f'"r{revision}-{hashlib.sha256(reading).hexdigest()[:32]}"'
 
 
 def encode_manifests(manifests: Mapping[Digest, bytes | None]) -> bytes:

@@ -132,3 +132,31 @@ def test_what_is_no_lockfile_is_refused(text):
 def test_a_newer_lockfile_says_so():
     with pytest.raises(NewerFormat):
         Lockfile.from_text(edited(schema="llmartifacts/lock/2"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": "v4"},
+        {"size": 11},
+        {"kind": "files"},
+        {"move": 3},
+        {"move": ...},
+        {"revision": 8},
+        {"project": "acme"},
+    ],
+)
+def test_what_no_digest_of_a_component_covers_is_covered_by_the_check(changes):
+    with pytest.raises(InvalidManifest, match="edited by hand") as caught:
+        Lockfile.from_text(edited(**changes))
+    assert caught.value.field == "check"
+
+
+def test_a_lockfile_without_a_check_is_read_as_it_is():
+    assert Lockfile.from_text(edited(check=...)) == LOCK
+
+
+@pytest.mark.parametrize("check", [None, "", 1, [], digest_of(b"")])
+def test_a_check_that_is_another_is_refused(check):
+    with pytest.raises(InvalidManifest):
+        Lockfile.from_text(edited(check=check))

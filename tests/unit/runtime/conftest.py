@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.ended = threading.Event()
+        self._free = threading.Event()
         self.held: set[str] = set()
         self.error: BaseException | None = None
         self.calls: list[str] = []
@@ -38,8 +40,18 @@ class Gate:
         if self.error is not None:
             raise self.error
         if name in self.held:
-            self.ended.wait(60)
+            if self._free.wait(60) and not self.ended.is_set():
+                return
             raise ConnectionError("the test is over")
+
+    def let_go(self) -> None:
+        """Let those go on that are held, and hold nobody from now on."""
+        self.held.clear()
+        self._free.set()
+
+    def end(self) -> None:
+        self.ended.set()
+        self._free.set()
 
 
 class Gated:
@@ -66,7 +78,7 @@ class Gated:
 def gate() -> Iterator[Gate]:
     made = Gate()
     yield made
-    made.ended.set()
+    made.end()
 
 
 @pytest.fixture
@@ -93,3 +105,40 @@ def flip() -> Callable[[Path], None]:
         file.chmod(0o444)
 
     return flip_bit
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], Any]], Any]:
+    """Waits for something that is to come soon; gives what it was at the end."""
+
+    def wait(holds: Callable[[], Any]) -> Any:
+        end = time.monotonic() + 30
+        while not (found := holds()) and time.monotonic() < end:
+            time.sleep(0.005)
+        assert found, "it did not come"
+        return found
+
+    return wait
+
+
+class Clock:
+    """A monotonic clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    place = tmp_path / "cache"
+    monkeypatch.setenv("LLMARTIFACTS_CACHE", str(place))
+    return place

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import llmartifacts as la
+from llmartifacts.testing.server import running_server
 
 COUNT, DIMENSION = 3000, 16
 
@@ -79,6 +80,45 @@ one = worker(0)
 os.close(one[2])
 print(json.dumps(json.loads(open(one[1]).read())))
 """
+FOLLOWS = """
+import threading, time
+
+def work(number, out, go):
+    before = resolver.status().checks
+    os.read(go, 1)
+    got = resolver.wait_for(goal, 15).lock.components["prompt"].number
+    while resolver.status().checks.made + resolver.status().checks.shared <= before.made + before.shared + 3:
+        time.sleep(0.001)  # it goes on looking without being asked
+    watching = [t.name for t in threading.enumerate() if t.is_alive() and t.name == "llmartifacts-watch"]
+    json.dump([got, resolver.state, watching], out)
+
+resolver.watch(0.001)  # looks without a pause, so that a fork meets one at any point
+workers = []
+with la.connect(location) as registry:
+    goal = registry.backend.revision("default") + 8
+    for n in range(8):
+        workers.append(worker(n))
+        registry.promote(f"prompt:v{2 - n % 2}", to="prod", reason=str(n))
+for _, _, go in workers:
+    os.close(go)
+print(json.dumps([json.loads(open(r).read()) for _, r, _ in workers]))
+"""
+CLOSES = """
+def work(number, out, go):
+    os.read(go, 1)
+    if number == 0:
+        resolver.close()
+        json.dump(["closed", resolver.state], out)
+    else:
+        json.dump([resolver.refresh(), resolver.state], out)
+
+resolver.watch(3600)
+workers = [worker(n) for n in range(2)]
+for _, _, go in workers:
+    os.close(go)
+said = [json.loads(open(r).read()) for _, r, _ in workers]
+print(json.dumps([*said, [resolver.refresh(), resolver.state]]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +138,20 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with la.init(base / "registry") as registry:
         registry.log("kb", kb, aliases="prod")
         registry.log("prompt", la.Prompt("Hi {{ name }}", template_format="jinja2"), aliases="prod")
+        registry.log("prompt", la.Prompt("Hello {{ name }}", template_format="jinja2"))
     return {"base": base, "answers": kb.search(queries, k=3).ids.tolist()}
 
 
-def run(served: dict[str, Any], code: str, tried: str) -> Any:
+def run(served: dict[str, Any], code: str, tried: str, location: str = "", **env: str) -> Any:
     base: Path = served["base"]
+    place = location or str(base / "registry")
     done = subprocess.run(
-        [sys.executable, "-c", PRELOADED + code, str(base / "registry"), str(base / "queries.npy"), tried],
+        [sys.executable, "-c", PRELOADED + code, place, str(base / "queries.npy"), tried],
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
-        env={"PATH": "/usr/bin:/bin", "LLMARTIFACTS_CACHE": str(base / "cache"), "OMP_NUM_THREADS": "4"},
+        env={"PATH": "/usr/bin:/bin", "LLMARTIFACTS_CACHE": str(base / "cache"), "OMP_NUM_THREADS": "4", **env},
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -134,3 +176,20 @@ def test_a_worker_that_drops_its_index_hurts_no_other(served: dict[str, Any], tr
 
 def test_a_forked_worker_may_start_a_resolver_of_its_own(served: dict[str, Any]) -> None:
     assert run(served, STARTS_ITSELF, "tried") == served["answers"]
+
+
+def test_eight_workers_forked_while_the_parent_looks_follow_what_is_promoted_by_themselves(
+    served: dict[str, Any],
+) -> None:
+    assert run(served, FOLLOWS, "untried") == [[1, "READY", ["llmartifacts-watch"]]] * 8
+
+
+@pytest.mark.slow
+def test_they_do_so_over_http_too(served: dict[str, Any]) -> None:
+    with running_server(served["base"] / "registry") as server:
+        told = run(served, FOLLOWS, "untried", server.url, LLMARTIFACTS_TOKEN=server.token)
+    assert told == [[1, "READY", ["llmartifacts-watch"]]] * 8
+
+
+def test_a_worker_that_closes_its_resolver_closes_nobody_else_s(served: dict[str, Any]) -> None:
+    assert run(served, CLOSES, "untried") == [["closed", "NOT_READY"], [False, "READY"], [False, "READY"]]

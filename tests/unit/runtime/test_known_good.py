@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmartifacts.errors import InvalidManifest, LlmartifactsError, NotAllowed
+from llmartifacts.records.canonical import canonical_bytes
 from llmartifacts.records.digest import digest_of
 from llmartifacts.records.lock import Locked, Lockfile
 from llmartifacts.records.reference import Reference
@@ -59,11 +60,15 @@ def test_the_newest_record_replaces_the_one_before_and_leaves_nothing_beside_it(
         lambda body: body.pop("lock"),
     ],
 )
-def test_an_altered_record_is_refused(tmp_path: Path, alter):
+@pytest.mark.parametrize("sealed", [True, False])
+def test_an_altered_record_is_refused(tmp_path: Path, alter, sealed: bool):
     keep(tmp_path, asked(), LOCK)
     path = asked().path(tmp_path)
     body = json.loads(path.read_text())
     alter(body)
+    if sealed:  # with a checksum that is right
+        del body["check"]
+        body["check"] = digest_of(canonical_bytes(body))
     path.write_text(json.dumps(body))
     with pytest.raises(InvalidManifest) as caught:
         recall(tmp_path, asked())
@@ -102,3 +107,35 @@ def test_a_place_that_cannot_be_written_is_a_typed_error(tmp_path: Path):
 def test_a_clock_that_was_set_back_makes_no_set_fresh():
     assert KnownGood(LOCK, datetime.now(UTC) + timedelta(days=1)).age() > 80_000
     assert KnownGood(LOCK, datetime.now(UTC) - timedelta(days=1)).age() > 80_000
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda body: body["lock"].update(revision=3),
+        lambda body: body["lock"]["components"]["kb"].update(version="v7"),
+        lambda body: body["lock"]["components"]["kb"].update(move=1),
+        lambda body: body.update(saved="2026-01-01T00:00:00Z"),
+        lambda body: body.update(registry="another"),
+        lambda body: body.pop("check"),
+    ],
+)
+def test_one_digit_of_a_record_that_no_other_part_of_it_contradicts_is_noticed(tmp_path: Path, alter):
+    keep(tmp_path, asked(), LOCK, "llmartifacts/0123456789abcdef")
+    path = asked().path(tmp_path)
+    body = json.loads(path.read_text())
+    alter(body)
+    path.write_text(json.dumps(body))
+    with pytest.raises(InvalidManifest, match="was altered"):
+        recall(tmp_path, asked())
+
+
+def test_which_registry_it_was_is_kept_where_it_is_known(tmp_path: Path):
+    keep(tmp_path, asked(), LOCK, "llmartifacts/0123456789abcdef")
+    found = recall(tmp_path, asked())
+    assert found is not None
+    assert found.registry == "llmartifacts/0123456789abcdef"
+    keep(tmp_path, asked(), LOCK)
+    found = recall(tmp_path, asked())
+    assert found is not None
+    assert found.registry == ""

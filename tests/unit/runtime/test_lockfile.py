@@ -295,6 +295,7 @@ def test_a_lockfile_edited_by_hand_is_refused_and_the_place_named(registry: Regi
     Resolver(BOTH, registry=registry, lockfile=path).start()
     body = json.loads(path.read_text())
     alter(body["components"]["kb"])
+    del body["check"]  # by somebody who wants to have it so
     path.write_text(json.dumps(body))
     for frozen in (True, False):
         with pytest.raises(ResolutionError, match=told) as caught:
@@ -303,9 +304,14 @@ def test_a_lockfile_edited_by_hand_is_refused_and_the_place_named(registry: Regi
         assert any(isinstance(e, InvalidManifest | InvalidInput) and str(path) in e.origin for e in errors)
 
 
-def test_a_version_number_edited_by_hand_is_refused_by_the_registry(registry: Registry, path: Path):
+def test_a_version_number_edited_by_hand_is_refused(registry: Registry, path: Path):
     lockfiles.write(lockfiles.lock(BOTH, registry), path)
-    path.write_text(path.read_text().replace('"v1"', '"v2"'))
+    body = json.loads(path.read_text().replace('"v1"', '"v2"'))
+    path.write_text(json.dumps(body))
+    with pytest.raises(ResolutionError, match="edited by hand"):
+        Resolver(BOTH, registry=registry, lockfile=path, frozen=True).start()
+    del body["check"]
+    path.write_text(json.dumps(body))
     with pytest.raises(ResolutionError) as caught:
         Resolver(BOTH, registry=registry, lockfile=path).start()
     assert list(caught.value.failures) == ["agent", "kb"]

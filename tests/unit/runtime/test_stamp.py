@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from llmartifacts.errors import InvalidInput
 from llmartifacts.records.digest import digest_of
 from llmartifacts.records.lock import Locked, Lockfile
 from llmartifacts.runtime.generation import Generation, Notice
-from llmartifacts.runtime.stamp import MAX_LENGTH, Stamp, Stamped, parse_stamp
+from llmartifacts.runtime.stamp import MAX_LENGTH, Source, Stamp, Stamped, find_stamp, parse_stamp
 
 VISIBLE = re.compile(r"[A-Za-z0-9.;:=@%!+_~-]+")
 
@@ -23,7 +25,7 @@ stamps = st.builds(
     names,
     st.integers(0, 2**53 - 1),
     shorts,
-    st.sampled_from(["registry", "lockfile", "last-known-good"]),
+    st.sampled_from(get_args(Source)),
     st.dictionaries(fields, st.builds(Stamped, names, st.integers(1, 999_999_999), shorts), max_size=60),
     st.just(0),
     st.lists(st.tuples(codes, st.one_of(st.just(""), fields)), max_size=30).map(tuple),
@@ -127,3 +129,52 @@ def test_a_stamp_of_very_many_components_stays_short_and_still_covers_all():
     assert stamp.left_out + len(stamp.components) == 500
     assert stamp.left_out > 400
     assert stamp.set_short != parse_stamp(second.stamp()).set_short
+
+
+# --- in a line
+
+
+around = st.sampled_from(
+    ["", " ", "(", '"', "X-LLM-Artifacts: ", '{"stamp":"', "served=", "2026-03-03T09:00:00Z INFO "]
+)
+after = st.sampled_from(["", " ", ")", '"}', ", took 3 ms", ".", "; done", "\r\n", "!", " la2;x"])
+
+
+@given(stamps, around, after)
+def test_a_stamp_is_found_in_whatever_line_holds_it(stamp: Stamp, before: str, behind: str) -> None:
+    line = str(stamp)
+    assert str(find_stamp(before + line + behind)) == line
+    assert str(find_stamp(f"{before}{line} and again {line}{behind}")) == line
+
+
+@given(stamps)
+def test_a_stamp_that_is_percent_encoded_as_a_whole_is_found_too(stamp: Stamp) -> None:
+    assert str(find_stamp(f"baggage: user=7,stamp={quote(str(stamp), safe='')},x=1")) == str(stamp)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "there is no stamp"),
+        ("GET / 200", "there is no stamp"),
+        ("xla1;default@r42;set=9f86d081884c;registry", "there is no stamp"),
+        (None, "is not a stamp"),
+        ("served la1;default@r42 today", "does not begin as a stamp"),
+        (f"{HEAD};kb=a:v1@ba98765432 cut short", "is no part of a stamp"),
+        (f"{HEAD} and {HEAD.replace('r42', 'r43')}", "2 different stamps"),
+        ("la1%3Bdefault%40r42%ff", "is not a stamp"),
+    ],
+)
+def test_a_line_without_one_good_stamp_is_refused(text, told: str) -> None:
+    with pytest.raises(InvalidInput, match=told) as caught:
+        find_stamp(text)
+    assert caught.value.field == "stamp"
+
+
+@given(st.text())
+def test_any_line_is_refused_or_holds_a_stamp(text: str) -> None:
+    try:
+        found = find_stamp(text)
+    except InvalidInput:
+        return
+    assert parse_stamp(str(found)) == found
