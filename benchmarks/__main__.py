@@ -31,7 +31,9 @@ from benchmarks import (
     service_start,
     startup,
     storage,
+    swapping,
     table,
+    watching,
     writers,
 )
 from benchmarks.measure import Absent, Bench, Line, Subject
@@ -48,6 +50,8 @@ SUBJECTS: dict[str, Subject] = {
         moving,
         scale,
         service_start,
+        watching,
+        swapping,
         index_start,
         storage,
         gate_statistics,
@@ -79,7 +83,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--runs", type=int, default=3, help="how often each figure is taken (default 3)")
     made.add_argument(
-        "--peers", action="store_true", help="storage, server_resolve: others too; pip installs some, in a venv"
+        "--peers",
+        action="store_true",
+        help="storage, server_resolve, service_start: others too; pip installs some, in a venv",
     )
     made.add_argument("--peers-in", type=Path, metavar="FOLDER", help="that venv (default: in the user's cache folder)")
     made.add_argument("--inputs", type=Path, metavar="FOLDER", help="storage: keep the FAISS files there, to use again")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Unit = Literal["s", "/s", "%", "MB", "% new"]
+Unit = Literal["s", "/s", "%", "MB", "% new", "count"]
 Scale = Literal["small", "full"]
 Measured = Callable[[], float]
 
@@ -28,7 +28,7 @@ class Figure:
 
     Attributes:
         samples: One number per run.
-        unit: `s`, `MB` or `% new` (bytes, of a file's; less is better), `/s` or `%` (more is better).
+        unit: `s`, `MB`, `count` or `% new` (bytes, of a file's; less is better), `/s` or `%` (more is better).
     """
 
     samples: tuple[float, ...]
@@ -74,6 +74,11 @@ def times_floor(factor: float) -> Budget:
 def at_least(rate: float) -> Budget:
     """So many a second."""
     return Budget(f"{rate:,g}/s" if rate < 1e6 else f"{rate:g}/s", lambda ours, floor: ours >= rate)
+
+
+def no_more_than(count: float) -> Budget:
+    """So many, whatever the floor."""
+    return Budget(f"{count:g}", lambda ours, floor: ours <= count, relative=True)
 
 
 def at_most(percent: float) -> Budget:
@@ -127,7 +132,7 @@ class Line:
         worse, better = self.ours.median, self.floor.median
         if self.ours.unit in ("/s", "%"):
             worse, better = better, worse
-        return worse / better if better else float("inf")
+        return worse / better if better else float("inf") if worse else 1.0
 
     @property
     def met(self) -> bool | None:

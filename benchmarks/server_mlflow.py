@@ -59,7 +59,7 @@ def version(python: Path) -> str:
 
 
 @contextmanager
-def serving(python: Path, folder: Path, store: str, workers: int) -> Iterator[str]:
+def serving(python: Path, folder: Path, store: str, workers: int, artifacts: Path | None = None) -> Iterator[str]:
     """`mlflow server` over a store until the block ends; gives its `host:port`.
 
     Args:
@@ -67,13 +67,15 @@ def serving(python: Path, folder: Path, store: str, workers: int) -> Iterator[st
         folder: To work in.
         store: As `--backend-store-uri` takes it.
         workers: Processes.
+        artifacts: Folder of the files that it hands out; None where it knows addresses of files only.
     """
     folder.mkdir(parents=True, exist_ok=True)
     host = f"127.0.0.1:{free_port()}"
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
     environment = {**kept, "HOME": str(folder), "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     command = [str(python), "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", str(workers)]
-    command += ["--default-artifact-root", "s3://models", "--host", "127.0.0.1", "--port", host.rpartition(":")[2]]
+    handed = ["--artifacts-destination", str(artifacts)] if artifacts else ["--default-artifact-root", "s3://models"]
+    command += [*handed, "--host", "127.0.0.1", "--port", host.rpartition(":")[2]]
     with (folder / "mlflow.log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:

@@ -82,6 +82,8 @@ def shown(figure: Figure) -> str:
     middle = figure.median
     if figure.unit == "% new":  # counted, not timed: the same at every run
         return f"{_digits(middle)} %"
+    if figure.unit == "count":
+        return f"{middle:,.4g} {min(figure.samples):,.4g}..{max(figure.samples):,.4g}"
     if figure.unit == "s":
         name, tick = next((t for t in TICKS if middle >= t[1]), TICKS[-1])
     else:

@@ -5,6 +5,7 @@
 <root>/sha256/ab/<hex>.ok      that it was hashed, and when it was used last: `trust.py`
 <root>/sha256/ab/<hex>.part    being built, under a `flock` on <hex>.lock; a killed builder's lock is free again, and
                                its part is thrown away
+<root>/fetching/ab/<hex>.lock  held while it is asked for, so that of many who start at once one fetches it
 
 What was used least recently is evicted (`eviction.py`), but nothing that a live process holds (`hold.py`).
 """
@@ -14,9 +15,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import io
+import math
 import mmap
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, partial
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _UNUSABLE = READ_ONLY | {errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
 """A cache that cannot be written, or where something else than a folder lies: a service starts all the same."""
+_POLL = 0.01
 _ROUNDS = 5
 """How often a file is built that somebody removes by hand before it is handed over."""
 IN_MEMORY = 8 * 1024 * 1024
@@ -202,6 +206,21 @@ class BlobCache:
             return self._find(blob, known)
         except Damaged:
             return None
+
+    @contextmanager
+    def turn(self, blob: Blob, patience: float) -> Iterator[None]:
+        """This process's turn, and this thread's, to ask somebody for a blob, while the others wait.
+
+        Args:
+            blob: What is asked for.
+            patience: Seconds to wait for those whose turn it is: one of them may have stopped for good.
+        """
+        entry = _entry(self.root, blob)
+        lock = self.root / "fetching" / entry.parent.name / f"{entry.name}.lock"
+        with ExitStack() as stack:
+            with suppress(_ReadOnly, _StillHeld):  # where nothing can be kept, everybody asks
+                stack.enter_context(_locked(lock, patience))
+            yield
 
     def find(self, digest: Digest) -> Blob | None:
         """What lies in the cache under a digest, with its size there; verified when it is read. None if nothing."""
@@ -370,9 +389,14 @@ class _ReadOnly(Exception):
         self.refused = refused
 
 
+class _StillHeld(Exception):
+    """Whose turn it is has not ended in time. Never leaves this file."""
+
+
 @contextmanager
-def _locked(lock: Path) -> Iterator[None]:
+def _locked(lock: Path, patience: float = math.inf) -> Iterator[None]:
     """Hold a lock file, which is removed at the end; whoever waited for it finds it gone, and makes another."""
+    until = time.monotonic() + patience
     while True:
         with storage_errors("write", lock):
             try:
@@ -384,7 +408,7 @@ def _locked(lock: Path) -> Iterator[None]:
                 raise
         try:
             with storage_errors("lock", lock):
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                _lock(fd, until)
             if is_at(fd, lock):
                 try:
                     yield
@@ -394,6 +418,21 @@ def _locked(lock: Path) -> Iterator[None]:
                 return
         finally:
             os.close(fd)
+
+
+def _lock(fd: int, until: float) -> None:
+    if until == math.inf:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return
+    while True:  # flock takes no timeout
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise _StillHeld from None
+            time.sleep(_POLL)
+        else:
+            return
 
 
 def _make_folder(folder: Path) -> None:

@@ -15,6 +15,10 @@ from llmartifacts.errors import BlobMissing, Damaged, DigestMismatch
 from llmartifacts.records.backend import BlobSource
 from llmartifacts.records.digest import Blob, Digest
 from llmartifacts.records.manifest import MAX_BYTES, Manifest
+from llmartifacts.runtime.task import SLOW
+
+PATIENCE = 2.0
+"""Seconds to wait for another process that fetches the same, and what a blob takes at a slow pace besides."""
 
 R = TypeVar("R")
 Watch = Callable[[Blob], AbstractContextManager[None]]
@@ -102,18 +106,22 @@ class CachedBlobs:
                 self._tally.add(fetched=False)
                 return path
         found = self._cache.get(blob)
-        path = found or self._fetched(blob)
-        self._tally.add(fetched=found is None)
+        path, fetched = (found, False) if found else self._fetched(blob)
+        self._tally.add(fetched=fetched)
         self._note(path)
         return path
 
-    def _fetched(self, blob: Blob) -> Path:
+    def _fetched(self, blob: Blob) -> tuple[Path, bool]:
         upstream = self._upstream
         if upstream is None:
             raise BlobMissing(f"{blob.digest} is not cached, and the registry was let go", digest=blob.digest)
-        # Opened before the cache's lock on the digest is taken: a store may build the same file in the same cache.
-        with self._watch(blob), upstream.open(blob) as stream:
-            return self._cache.path(blob, lambda sink: _pour(stream, sink))
+        # A lock of its own: a store may build the same file in the same cache, under the cache's lock on the digest.
+        with self._cache.turn(blob, PATIENCE + blob.size / SLOW):
+            found = self._cache.get(blob)  # another process may have fetched it while we waited
+            if found is not None:
+                return found, False
+            with self._watch(blob), upstream.open(blob) as stream:
+                return self._cache.path(blob, lambda sink: _pour(stream, sink)), True
 
     # --- BlobSource
 

@@ -20,8 +20,8 @@ R = TypeVar("R")
 Item = TypeVar("Item")
 
 THREADS = 4
-_BYTES_PER_SECOND = 20e6
-"""A source slower than this, while it fetches one file, counts as silent."""
+SLOW = 20e6
+"""Bytes a second; a source slower than this, while it fetches one file, counts as silent."""
 _LOOK = 0.25
 """Seconds between two looks at steps that began meanwhile."""
 
@@ -114,7 +114,7 @@ class Task(Generic[R]):
             raise DeadlineExceeded(f"given up before {doing}")
         mark = object()
         with self._changed:
-            self._steps[mark] = (doing, time.monotonic() + silence + size / _BYTES_PER_SECOND)
+            self._steps[mark] = (doing, time.monotonic() + silence + size / SLOW)
         try:
             yield
         finally:

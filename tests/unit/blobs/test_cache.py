@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +209,36 @@ BlobCache({str(cache.root)!r}).path(Blob({BLOB.digest!r}, {BLOB.size}), fetch)
 
 
 # --- where it is
+
+
+def test_who_asks_for_a_blob_waits_its_turn_and_not_for_ever(cache: BlobCache) -> None:
+    code = """
+import sys
+from llmartifacts.blobs.cache import BlobCache
+from llmartifacts.records.digest import Blob
+with BlobCache(sys.argv[1]).turn(Blob(sys.argv[2], int(sys.argv[3])), 60.0):
+    print("mine", flush=True)
+    sys.stdin.readline()
+"""
+    arguments = [sys.executable, "-c", code, str(cache.root), BLOB.digest, str(BLOB.size)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "mine\n"
+        with cache.turn(BLOB, 0.05):  # the other one may have stopped: it is not waited for any longer
+            assert other.poll() is None
+        waited = threading.Event()
+
+        def wait() -> None:
+            with cache.turn(BLOB, 60.0):
+                waited.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert not waited.wait(0.1)
+        other.kill()
+        assert waited.wait(30)
+        thread.join()
+    assert not list((cache.root / "fetching").rglob("*.lock"))
 
 
 def test_the_cache_is_where_the_variable_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
