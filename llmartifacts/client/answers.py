@@ -98,6 +98,8 @@ def pieces(response: requests.Response, limit: int | None) -> Iterator[bytes]:
                     piece = inflate.decompress(data, PIECE)
                 except zlib.error:
                     raise Unreachable("the server's answer is not compressed as it says") from None
+                if inflate.eof and (inflate.unused_data or inflate.unconsumed_tail):  # zlib would collect it for ever
+                    raise Unreachable("the server's answer goes on after its end")
                 data = inflate.unconsumed_tail
             total += len(piece)
             if limit is not None and total > limit:

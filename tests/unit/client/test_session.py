@@ -327,6 +327,15 @@ def test_a_damaged_compression_is_told(body: bytes, http: Any) -> None:
         HttpSession(server.url, None, attempts=1).call(http.Route())
 
 
+@pytest.mark.parametrize("size", [1, 3_000_000])
+@pytest.mark.parametrize("more", [gzip.compress(b" " * 50_000, mtime=0), b"x"], ids=["another", "rubbish"])
+def test_what_follows_the_end_of_a_compression_is_refused_and_not_collected(size: int, more: bytes, http: Any) -> None:
+    body = gzip.compress(b" " * size, mtime=0) + more
+    server = http.serve(http.answer(200, body, Content_Encoding="gzip"))
+    with pytest.raises(errors.Unreachable, match="goes on after its end"):
+        HttpSession(server.url, None, attempts=1).call(http.Route(), limit=10_000_000)
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b'{"a": 1, "a": 2}', b"NaN", b"\xff", b"[" * 100_000])
 def test_json_that_is_none_is_told(body: bytes, http: Any) -> None:
     server = http.serve(http.answer(200, body))
