@@ -20,6 +20,7 @@ from llmartifacts.blobs.chunks.overlay import Overlay
 from llmartifacts.blobs.chunks.pack import Footer, Place
 from llmartifacts.blobs.chunks.table import Rows, footer_of, tag_of
 from llmartifacts.records.digest import Digest
+from llmartifacts.records.forks import renew_after_fork
 
 _TABLES = 64
 """Virtual objects that are known at once; one that is forgotten is asked for again."""
@@ -47,6 +48,11 @@ class RemoteIndex(ChunkIndex):
         self._tables: OrderedDict[str, Table] = OrderedDict()
         self._sides = Overlay()
         self._files: dict[str, Path] = {}
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Have a lock of its own in a forked child; a change that another thread was in the middle of does no harm."""
+        self._lock = threading.Lock()
 
     def add_table(self, digest: Digest, rows: Rows) -> None:
         """Know the virtual object of a blob."""
@@ -62,16 +68,19 @@ class RemoteIndex(ChunkIndex):
     def add_side(self, name: str, file: Path, footer: Footer) -> None:
         """Know a small pack that lies in a file."""
         with self._lock:
+            sides = self._sides
             if name not in self._files:
-                self._sides = self._sides.extended([(name, file.stat().st_size, footer)])
-            self._files[name] = file
+                sides = sides.extended([(name, file.stat().st_size, footer)])
+            self._files[name] = file  # first: nothing is found in a pack without a file
+            self._sides = sides
 
     def forget(self, name: str) -> None:
         """Forget a virtual object, by the hex digits of its blob, or a small pack."""
         with self._lock:
             self._tables.pop(name, None)
-            if self._files.pop(name, None) is not None:
+            if name in self._files:
                 self._sides = self._sides.kept(self._sides.packs.keys() - {name})
+                del self._files[name]
 
     def side(self, name: str) -> Path | None:
         """The file of a small pack."""

@@ -22,6 +22,7 @@ from llmartifacts.errors import DigestMismatch, LlmartifactsError, NotFound, Unr
 from llmartifacts.records.backend import Reading
 from llmartifacts.records.canonical import parse_json
 from llmartifacts.records.digest import Digest
+from llmartifacts.records.forks import renew_after_fork
 from llmartifacts.records.manifest import MAX_BYTES, Manifest
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.version import Found
@@ -206,6 +207,12 @@ class _Recent(Generic[K, V]):
     def __init__(self, most: int) -> None:
         self._most, self._weight = most, 0
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin anew and empty: another thread may have been in the middle of a change."""
+        self._values, self._weight = OrderedDict(), 0
         self._lock = threading.Lock()
 
     def get(self, key: K) -> V | None:

@@ -32,6 +32,7 @@ from llmartifacts.blobs.forms import BadForm
 from llmartifacts.client.index import RemoteIndex
 from llmartifacts.errors import Damaged, LlmartifactsError
 from llmartifacts.records.digest import Digest, digest_from_hex
+from llmartifacts.records.forks import renew_after_fork
 
 if TYPE_CHECKING:
     from llmartifacts.blobs.base import Driver
@@ -56,6 +57,11 @@ class Sides:
         self._index = index
         self._lock = threading.Lock()
         self._recipes: dict[Digest, bytes | None] = {}
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Have a lock of its own in a forked child: another thread may have been reading a recipe."""
+        self._lock = threading.Lock()
 
     @property
     def root(self) -> Path:

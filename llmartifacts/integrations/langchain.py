@@ -140,25 +140,6 @@ def retriever(
 
 
 _log = logging.getLogger("llmartifacts.langchain")
-_FOLLOWERS: weakref.WeakKeyDictionary[Resolver[Any], weakref.WeakSet[Following[Any, Any]]] = weakref.WeakKeyDictionary()
-"""Resolver -> who follows it. Weak on both sides: it keeps neither, however many are made and dropped."""
-
-
-def _followers(resolver: Resolver[Any]) -> weakref.WeakSet[Following[Any, Any]]:
-    mine: weakref.WeakSet[Following[Any, Any]] = weakref.WeakSet()
-    found = _FOLLOWERS.setdefault(resolver, mine)
-    if found is mine:
-        resolver.on_change(lambda new, _: _renew_all(mine, new))
-    return found
-
-
-def _renew_all(followers: weakref.WeakSet[Following[Any, Any]], new: Generation[Any]) -> None:
-    there: list[Following[Any, Any]] | None = None
-    while there is None:  # no lock: one that is held when a process forks, or garbage is collected, is never let go
-        with suppress(RuntimeError):  # somebody came meanwhile
-            there = list(followers)
-    for one in there:
-        one._renew(new)
 
 
 class Following(Runnable[Input, Output]):
@@ -181,7 +162,18 @@ class Following(Runnable[Input, Output]):
         self._fixed = fixed
         self._made: tuple[Generation[Any], Runnable[Input, Output]] | None = None
         if fixed is None:
-            _followers(resolver).add(self)
+            self._follow()
+
+    def _follow(self) -> None:
+        """Be told of each new generation for as long as anybody has this; the resolver does not keep it."""
+        me = weakref.ref(self)
+
+        def renew(new: Generation[Any], _: Generation[Any] | None) -> None:
+            there = me()
+            if there is not None:
+                there._renew(new)
+
+        weakref.finalize(self, self._resolver.on_change(renew)).atexit = False
 
     def _renew(self, new: Generation[Any]) -> None:
         """Build for a new generation when it comes, not when somebody waits; and let the old one go."""

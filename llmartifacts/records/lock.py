@@ -169,7 +169,7 @@ def _check(body: Mapping[str, Any]) -> Digest:
     return digest_of(canonical_bytes(body))
 
 
-_AGAIN = "Write it anew with `llmartifacts lock`."
+_AGAIN = "Have back the one that `llmartifacts lock` wrote; or remove it, and write it anew: llmartifacts lock SPEC."
 
 
 def _whole(value: Any) -> int:

@@ -61,6 +61,15 @@ class Failures:
         return ResolutionError(f"{self._spec.title} cannot start", failures=self.named())
 
 
+def not_swapped(error: LlmartifactsError) -> LlmartifactsError:
+    """The error of a set, said of a service that runs, and goes on with what it has."""
+    if isinstance(error, ResolutionError):
+        return dataclasses.replace(
+            error, message=error.message.replace(" cannot start", " cannot be brought up to date")
+        )
+    return error
+
+
 def typed(error: BaseException) -> LlmartifactsError:
     """An error as one of this package's; a stranger's keeps its name and text."""
     if isinstance(error, LlmartifactsError):

@@ -37,10 +37,8 @@ def code_of(error: BaseException) -> Code:
 def reason_of(error: BaseException) -> str:
     """The same in a sentence."""
     code = code_of(error)
-    if isinstance(error, ResolutionError):
-        said = "; ".join(f"{name}: {inner}" for name, inner in error.failures.items()) or error.message
-    else:
-        said = str(error) or type(error).__name__
+    each = _each(error) if isinstance(error, ResolutionError) else ""
+    said = each or str(error) or type(error).__name__
     told = {
         "registry-unreachable": f"the registry cannot be had: {said}",
         "registry-refused": f"the registry refuses: {said}",
@@ -48,7 +46,14 @@ def reason_of(error: BaseException) -> str:
         "revision-went-back": said,
         "alias-missing": f"the registry does not have it any more: {said}",
     }[code]
-    return told if len(told) <= _MAX_REASON else told[: _MAX_REASON - 1] + "…"
+    return _short(told)
+
+
+def in_a_line(error: ResolutionError) -> str:
+    """Why a start failed, and of which component, in one line for a log."""
+    where = f" ({error.origin})" if error.origin else ""
+    each = _each(error)
+    return _short(f"{error.message}{where}: {each}" if each else f"{error.message}{where}")
 
 
 def stood_in(error: BaseException) -> Notice:
@@ -59,6 +64,15 @@ def stood_in(error: BaseException) -> Notice:
 def lasting(warnings: Iterable[Notice]) -> tuple[Notice, ...]:
     """Those that are about the components themselves: not about how the set was had, nor about withdrawals."""
     return tuple(w for w in warnings if w.code not in _OF_A_SET)
+
+
+def _each(error: ResolutionError) -> str:
+    return "; ".join(f"{name}: {inner}" for name, inner in error.failures.items())
+
+
+def _short(told: str) -> str:
+    line = " ".join(told.split())
+    return line if len(line) <= _MAX_REASON else line[: _MAX_REASON - 1] + "…"
 
 
 def _of_the_registry(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from llmartifacts.connect import DIRECTORY, connect, find, home_project
@@ -32,6 +33,13 @@ class Place:
             yield held.registry()
         finally:
             held.drop()
+
+    def prepare(self) -> None:
+        """Import what speaks to it: on a busy machine that takes seconds, which are no silence of the registry."""
+        if isinstance(self.given, Registry):
+            return
+        remote = self.locations()[0].startswith(("http://", "https://"))
+        import_module("llmartifacts.client.backend" if remote else "llmartifacts.versioning.embedded")
 
     @property
     def project(self) -> str:

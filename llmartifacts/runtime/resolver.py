@@ -20,13 +20,13 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from llmartifacts.blobs.cache import BlobCache
 from llmartifacts.errors import DeadlineExceeded, InvalidInput, ResolutionError
+from llmartifacts.records.forks import renew_after_fork
 from llmartifacts.records.lock import FILE_NAME
 from llmartifacts.records.reference import Reference
 from llmartifacts.registry import Registry
-from llmartifacts.runtime.failures import bare, typed
-from llmartifacts.runtime.forks import renew_after_fork
+from llmartifacts.runtime.failures import bare, not_swapped, typed
 from llmartifacts.runtime.generation import Generation
-from llmartifacts.runtime.notices import code_of, reason_of
+from llmartifacts.runtime.notices import code_of, in_a_line, reason_of
 from llmartifacts.runtime.place import Place
 from llmartifacts.runtime.refresh import Refresher
 from llmartifacts.runtime.spec import chosen_alias, parse_spec
@@ -167,7 +167,7 @@ class Resolver(Generic[T]):
         self._reached = 0
         self._refresher: Refresher[T] | None = None
         self._watcher: Watcher | None = None
-        self._listeners: tuple[OnChange[T], ...] = ()
+        self._listeners: dict[object, OnChange[T]] = {}
         renew_after_fork(self)
 
     # --- start
@@ -225,9 +225,10 @@ class Resolver(Generic[T]):
                 if ended and running.task.error is None:
                     before, new = self._current, self._serve(running.task.result())
                 else:
-                    self._standing.start_failed(str(running.error(running.deadline)))
+                    self._standing.start_failed(in_a_line(running.error(running.deadline)))
             current = self._current if self._started else None
         if new is not None:
+            log.info("%s: serves %s", self._spec.title, new.stamp())
             self._tell(new, before)
         if current is None:
             raise running.error(running.deadline)
@@ -383,15 +384,13 @@ class Resolver(Generic[T]):
                 last who holds it lets go.
 
         Returns:
-            Call it to have the function called no more.
+            Call it to have the function called no more; also from a finalizer.
         """
-        entry: OnChange[T] = lambda new, old: callback(new, old)  # noqa: E731 - the same function may be given twice
-        with self._lock:
-            self._listeners = (*self._listeners, entry)
+        listeners, mark = self._listeners, object()  # no lock: whoever holds it may be who collects the garbage
+        listeners[mark] = callback
 
         def remove() -> None:
-            with self._lock:
-                self._listeners = tuple(one for one in self._listeners if one is not entry)
+            listeners.pop(mark, None)
 
         return remove
 
@@ -447,7 +446,9 @@ class Resolver(Generic[T]):
             return Outcome(error=_closed())
         code = code_of(error)
         self._standing.missed(code, reason_of(error), red=code == "alias-missing" and self._red_when_missing)
-        return Outcome(error=bare(typed(error)), back_off=code in ("registry-unreachable", "registry-refused"))
+        return Outcome(
+            error=not_swapped(bare(typed(error))), back_off=code in ("registry-unreachable", "registry-refused")
+        )
 
     def _ended(self) -> None:
         """The watcher's thread ends: the registry need not be held open any more."""
@@ -463,7 +464,7 @@ class Resolver(Generic[T]):
         return self._watcher
 
     def _tell(self, new: Generation[T], old: Generation[T] | None) -> None:
-        for listener in self._listeners:
+        for listener in self._listeners.copy().values():
             try:
                 listener(new, old)
             except Exception:  # noqa: BLE001 - a stranger's; what is served stands

@@ -25,6 +25,7 @@ from llmartifacts.runtime.spec import Spec
 Manifests = Callable[[Sequence[Digest]], Mapping[Digest, Manifest]]
 """Looks up verified manifests; one that is not there is left out."""
 _AGAIN = "Write it anew with `llmartifacts lock`."
+_FETCH_IT = "Connect to the registry once, as by `llmartifacts install`; or use the folder that `install --to` made."
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ def _contained(registry: Registry, found: Mapping[str, Found]) -> dict[str, dict
 def _one(manifests: Manifests, digest: Digest, what: str) -> Manifest:
     found = manifests([digest]).get(digest)
     if found is None:
-        raise BlobMissing(f"{what} is missing", digest=digest)
+        raise BlobMissing(f"{what} is not kept here", digest=digest, next_step=_FETCH_IT)
     return found
 
 

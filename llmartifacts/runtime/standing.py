@@ -155,6 +155,7 @@ class Standing:
     @property
     def state(self) -> State:
         """The state now."""
+        self.look_at_itself()
         with self._lock:
             return self._now()[0]
 
@@ -164,6 +165,7 @@ class Standing:
         Args:
             served: What is served; None before the first.
         """
+        self.look_at_itself()
         with self._lock:
             self._account()
             state, code, reason = self._now()

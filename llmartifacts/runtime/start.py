@@ -128,6 +128,8 @@ class Start(Generic[T]):
 
     def _fresh(self, task: Task[Loaded[T]], known: KnownGood | None) -> Loaded[T]:
         with ExitStack() as stack:
+            with task.step("loading what speaks to a registry"):
+                self.place.prepare()
             with task.step("opening the registry", silence=SILENCE):
                 registry = stack.enter_context(self.place.opened())
                 keep_answers(registry, self.cache)
@@ -197,6 +199,8 @@ class Start(Generic[T]):
 
         def fresh(inner: Task[Loaded[T]]) -> Loaded[T]:
             with ExitStack() as stack:
+                with inner.step("loading what speaks to a registry"):
+                    self.place.prepare()
                 with inner.step("opening the registry", silence=SILENCE):
                     registry = stack.enter_context(self.place.opened())
                     keep_answers(registry, self.cache)

@@ -20,6 +20,7 @@ from llmartifacts.metadata import chunks
 from llmartifacts.metadata.chunks import PackRow
 from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.store import MetadataStore
+from llmartifacts.records.forks import renew_after_fork
 
 if TYPE_CHECKING:
     from llmartifacts.blobs.chunks.overlay import Overlay
@@ -41,6 +42,11 @@ class RecordedIndex(ChunkIndex):
         self._lock = threading.Lock()
         self._looked: dict[str, int] = {}  # name -> size of packs whose footers were read, or found damaged
         self._overlay: Overlay | None = None
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Have a lock of its own in a forked child: another thread may have been reading footers."""
+        self._lock = threading.Lock()
 
     @contextmanager
     def within(self, session: Session) -> Iterator[None]:

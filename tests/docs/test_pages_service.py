@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import running
@@ -13,7 +14,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 import llmartifacts as la
 from llmartifacts.integrations import prometheus
 from llmartifacts.integrations.prometheus import ResolverCollector
-from llmartifacts.runtime.state import State
+from llmartifacts.runtime import notices
+from llmartifacts.runtime.state import State, Status
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs" / "service.md"
@@ -28,6 +30,12 @@ def test_a_service_is_made_as_its_page_says(tmp_path: Path, monkeypatch: pytest.
 def test_the_page_names_every_state() -> None:
     named = set(re.findall(r"^\| `([A-Z_]+)` \|", PAGE.read_text(), re.MULTILINE))
     assert named == {state.value for state in State}
+
+
+def test_the_page_says_of_every_code_what_to_do() -> None:
+    named = set(re.findall(r"^\| `([a-z-]+)` \|", PAGE.read_text(), re.MULTILINE))
+    assert named == {*get_args(notices.Code), "not-started", "start-failed", "too-old", "fallback"}
+    assert {code for code in named if f"`{code}`" not in (Status.__doc__ or "")} == set()
 
 
 def test_every_figure_of_the_page_and_of_the_module_is_one_that_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import random
@@ -244,6 +245,7 @@ def test_collecting_many_damaged_files_keeps_none_of_them_open(store: BlobStore)
     blob, path = put(store, TEXT)
     path.write_bytes(path.read_bytes()[:-1])
     errors = []
+    gc.collect()
     before = len(os.listdir("/dev/fd"))
     for _ in range(50):
         for call in (store.read, store.check, store.open, store.path):
@@ -252,4 +254,4 @@ def test_collecting_many_damaged_files_keeps_none_of_them_open(store: BlobStore)
             except DigestMismatch as error:
                 errors.append(error)
     assert len(errors) == 200
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(os.listdir("/dev/fd")) <= before, "fewer where another test's were collected meanwhile"

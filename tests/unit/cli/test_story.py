@@ -406,6 +406,12 @@ def test_lock_writes_checks_and_upgrades(story: Cli, log: Log, tmp_path: Path) -
     story("lock", "--upgrade", "kb")
     assert json.loads((tmp_path / "llmartifacts.lock").read_text())["components"]["kb"]["version"] == "v1"
     assert story("lock", "--check", "--json").json["differences"] == []
+    (tmp_path / "llmartifacts.lock").write_text(before.replace("kb:prod", "kb:next"))
+    edited = story("lock", "kb=kb:prod", "docs=docs:prod", expect=wire.WRONG_USE)
+    assert "edited by hand" in edited.err
+    assert "or remove it, and write it anew" in edited.err
+    (tmp_path / "llmartifacts.lock").unlink()
+    story("lock", "kb=kb:prod", "docs=docs:prod")
     none = story("lock", "kb=kb:prod", "--check", "--output", "other.lock", expect=wire.NOT_FOUND)
     assert "hint: Write one with `llmartifacts lock`." in none.err
 

@@ -163,6 +163,15 @@ def test_a_runnable_that_nobody_has_is_not_kept_by_its_resolver(
     assert made == []
 
 
+def test_one_may_be_let_go_in_whatever_moment(resolver: la.Resolver[Support]) -> None:
+    before = len(resolver._listeners)
+    made = prompt(resolver, "agent")
+    with resolver._lock:  # as where garbage is collected in a thread that holds it
+        del made
+        gc.collect()
+    assert len(resolver._listeners) == before
+
+
 def test_many_that_are_made_and_dropped_leave_nothing_behind(
     resolver: la.Resolver[Support], swap: Callable[[], None]
 ) -> None:

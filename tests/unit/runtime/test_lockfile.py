@@ -216,6 +216,8 @@ def test_frozen_never_touches_the_registry(cache: Path, registry: Registry, path
     with pytest.raises(ResolutionError) as caught:
         Resolver(BOTH, registry=UNTOUCHABLE, lockfile=path, frozen=True).start()
     assert all(isinstance(e, BlobMissing) for e in caught.value.failures.values())
+    assert "`llmartifacts install`" in caught.value.hint()
+    assert "backup" not in caught.value.hint(), "nothing is lost: it was never here"
     Resolver(BOTH, registry=registry, lockfile=path).start()
     assert Resolver(BOTH, registry=UNTOUCHABLE, lockfile=path, frozen=True).start().number == 1
     assert Resolver(BOTH, registry="/nowhere", lockfile=path, frozen=True).start().number == 1

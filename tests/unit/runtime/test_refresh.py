@@ -240,6 +240,7 @@ def test_a_damaged_new_version_is_not_served_and_not_loaded_again_until_somethin
         with pytest.raises(ResolutionError) as caught:
             resolver.refresh()
         assert isinstance(caught.value.failures["kb"], DigestMismatch)
+        assert caught.value.message == "spec cannot be brought up to date", "it serves: nothing kept it from starting"
     assert gate.calls.count("blobs.open") == 3, "two at the start, and one that was damaged"
     assert resolver.current is before
     assert (resolver.status().code, resolver.status().checks.failed) == ("newer-set-refused", 3)
@@ -507,6 +508,34 @@ def test_callbacks_are_told_of_each_swap_until_they_are_removed(
     resolver.close()
     assert told == [(1, None), (2, 1)]
     assert "the callback's own" in caplog.text
+
+
+def test_a_callback_is_removed_without_waiting_for_anybody(resolver: Resolver[Any], registry: Registry):
+    told: list[int] = []
+    remove = resolver.on_change(lambda new, _: told.append(new.number))
+    with resolver._lock:  # as where garbage is collected in a thread that holds it
+        remove()
+        remove()
+    registry.promote("kb:v2", to="prod", reason="second")
+    assert resolver.refresh()
+    assert told == []
+
+
+def test_a_callback_may_remove_itself_and_another(resolver: Resolver[Any], registry: Registry):
+    told: list[str] = []
+
+    def first(new: Any, old: Any) -> None:
+        told.append("first")
+        for remove in removers:
+            remove()
+
+    removers = [resolver.on_change(first), resolver.on_change(lambda new, old: told.append("second"))]
+    registry.promote("kb:v2", to="prod", reason="second")
+    assert resolver.refresh()
+    assert told == ["first", "second"], "who was there when it was swapped is told"
+    registry.promote("agent:v2", to="prod", reason="more")
+    assert resolver.refresh()
+    assert told == ["first", "second"]
 
 
 def test_a_callback_may_use_the_resolver(resolver: Resolver[Any], registry: Registry):

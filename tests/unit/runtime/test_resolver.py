@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,8 @@ from llmartifacts.errors import (
 )
 from llmartifacts.records.compatibility import Problem
 from llmartifacts.registry import Registry
+from llmartifacts.runtime import start
+from llmartifacts.runtime.place import Place
 from llmartifacts.runtime.resolver import Resolver
 from llmartifacts.runtime.stamp import parse_stamp
 
@@ -321,6 +326,26 @@ def test_a_silent_registry_is_given_up_where_a_set_is_known(gated: Registry, gat
     assert generation.source == "last-known-good"
     assert "silent" in generation.warnings[0].message
     assert "reading the references" in generation.warnings[0].message
+
+
+def test_to_import_what_speaks_to_a_registry_is_no_silence_of_the_registry(
+    gated: Registry, impatient: None, monkeypatch: pytest.MonkeyPatch
+):
+    Resolver(BOTH, registry=gated).start()
+    monkeypatch.setattr(Place, "prepare", lambda self: time.sleep(3 * start.SILENCE))
+    assert Resolver(BOTH, registry=gated).start().source == "registry"
+
+
+@pytest.mark.parametrize(
+    ("location", "module"),
+    [("http://127.0.0.1:9", "llmartifacts.client.backend"), ("somewhere", "llmartifacts.versioning.embedded")],
+)
+def test_what_speaks_to_a_registry_is_imported_before_it_is_asked(location: str, module: str):
+    code = "import sys; from llmartifacts.runtime.place import Place; Place(sys.argv[1]).prepare()"
+    told = f"{code}; print(*[name for name in sys.modules if name in sys.argv[2:]])"
+    both = ["llmartifacts.client.backend", "llmartifacts.versioning.embedded"]
+    done = subprocess.run([sys.executable, "-c", told, location, *both], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [module]
 
 
 def test_a_registry_that_hangs_while_bytes_are_fetched_is_given_up_too(gated: Registry, gate, impatient: None):

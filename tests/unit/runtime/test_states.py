@@ -339,6 +339,40 @@ def test_each_change_of_state_is_one_line_in_the_log(standing: Standing, clock, 
     ]
 
 
+@pytest.mark.parametrize("asked", [lambda one: one.state, lambda one: one.status(None)])
+def test_a_change_that_comes_with_time_alone_is_logged_by_whoever_asks(
+    asked: Callable[[Standing], Any], standing: Standing, clock, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, "llmartifacts.resolver")
+    standing.started(age=0.0, why=None)
+    caplog.clear()
+    clock.now += 101
+    asked(standing)
+    asked(standing)
+    (line,) = caplog.messages
+    assert "READY -> ERROR (too-old)" in line
+
+
+def test_the_log_says_what_a_start_serves(registry: Registry, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "llmartifacts.resolver")
+    stamp = Resolver(BOTH, registry=registry).start().stamp()
+    assert caplog.messages == ["spec: NOT_READY -> READY", f"spec: serves {stamp}"]
+
+
+def test_a_start_that_fails_is_one_line_in_the_log_that_names_every_component(
+    gated: Registry, gate, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, "llmartifacts.resolver")
+    gate.error = Unreachable("connection refused\nby the other end")
+    resolver = Resolver(BOTH, registry=gated)
+    with pytest.raises(ResolutionError):
+        resolver.start()
+    (line,) = caplog.messages
+    assert line.startswith("spec: NOT_READY -> ERROR (start-failed): spec cannot start")
+    assert "agent: connection refused by the other end; kb: connection refused by the other end" in line
+    assert "\n" not in line + resolver.status().reason
+
+
 def test_of_looks_that_fail_one_after_another_the_first_and_each_tenth_are_logged(
     standing: Standing, caplog: pytest.LogCaptureFixture
 ):

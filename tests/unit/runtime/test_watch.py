@@ -301,6 +301,7 @@ def test_over_http_a_look_is_one_conditional_request_and_a_server_that_ends_leav
         monkeypatch.setenv("LLMARTIFACTS_TOKEN", server.token)
         with Resolver(BOTH, registry=server.url) as resolver:
             resolver.refresh()
+            until(lambda: reads(server.log_text())[-1:] == [304])  # the line comes after the answer
             before = len(reads(server.log_text()))
             for _ in range(5):
                 assert resolver.refresh() is False
