@@ -24,6 +24,7 @@ from benchmarks import (
     resolving,
     scale,
     server_moves,
+    server_refusals,
     server_resolve,
     server_scale,
     server_starts,
@@ -60,6 +61,7 @@ SUBJECTS: dict[str, Subject] = {
         server_starts,
         server_scale,
         server_moves,
+        server_refusals,
         server_transfer,
     )
 }

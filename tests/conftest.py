@@ -28,6 +28,8 @@ def _beside(name: str) -> Any:
     return sys.modules[name]
 
 
+# Where they work.
+pytest_configure = _beside("places").pytest_configure
 # One PostgreSQL for all: `postgres_server`, `postgres_url` (a new database), `own_postgres` (to be mistreated).
 _servers = _beside("servers")
 postgres_server = _servers.postgres_server

@@ -45,7 +45,7 @@ def cells(line: str, rule: str) -> list[str]:
     return [line[m.start() : m.end()].strip() for m in re.finditer("-+", rule)]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_table_has_a_line_for_everything_measured_with_its_floor_ratio_and_budget(tmp_path: Path) -> None:
     told = tmp_path / "told.json"
     done = run(*QUICK, "--runs", "1", "--json", str(told), folder=tmp_path)

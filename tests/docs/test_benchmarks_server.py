@@ -24,6 +24,10 @@ LINES = {
         *("moves, all together", "two replicas: moves kept", "two replicas: answers"),
         *("one killed: moves kept", "one killed: answers"),
     ],
+    "server_refusals": [
+        *("SQLite: after refusals", "its p99", "its memory"),
+        *("PostgreSQL: after refusals", "its p99", "its memory"),
+    ],
     "server_transfer": [
         *("log v1", "log v2", "v2, bytes sent", "v3, bytes sent"),
         *("resolve v1, empty cache", "resolve v2, v1 cached", "v2, bytes received"),

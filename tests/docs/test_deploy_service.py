@@ -296,7 +296,7 @@ def test_the_unit_starts_a_service_waits_until_it_is_ready_and_holds_no_secret()
     assert told["Type"] == ["exec"], "uvicorn does not tell systemd when it is ready"
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_what_the_unit_starts_is_ready_from_its_fallback_with_no_registry_and_ends_when_told(tmp_path: Path) -> None:
     example = ROOT / "examples" / "03_service_fastapi"
     kept = {**os.environ, "LLMARTIFACTS_CACHE": str(tmp_path / "other-cache"), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -200,7 +200,7 @@ def test_with_a_packaged_set_only_it_starts_from_that(fault: str, service: Servi
     assert (again.state, again.status().ready) == (State.STALE, True)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("fault", list(FAULTS))
 def test_a_registry_that_fails_while_bytes_are_fetched_gives_way_too(fault: str, service: Service) -> None:
@@ -236,7 +236,7 @@ def test_what_neither_registry_nor_disk_can_give_is_one_error_with_both_reasons(
     assert "cannot be had" in str(caught.value) or "cannot stand in" in str(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("fault", ALL)
 def test_while_watching_what_is_served_stays_and_it_is_said(fault: str, service: Service) -> None:
     with resolver(service, startup_timeout=BUDGET) as watched:

@@ -173,6 +173,7 @@ def test_a_pull_request_asks_the_gates_and_moves_nothing(run: Run, tmp_path: Pat
     assert (job.code, job.outputs["verdict"]) == (7, "INCONCLUSIVE")
 
 
+@pytest.mark.matrix
 def test_the_same_candidate_once_more_is_no_mistake(run: Run, tmp_path: Path) -> None:
     assert run().code == 0
     job = run()
@@ -182,6 +183,7 @@ def test_the_same_candidate_once_more_is_no_mistake(run: Run, tmp_path: Path) ->
     assert prod(tmp_path) == 2
 
 
+@pytest.mark.matrix
 def test_what_somebody_else_moves_in_between_is_not_promoted_over(run: Run, tmp_path: Path) -> None:
     def somebody() -> None:
         with la.connect(tmp_path / "work" / "registry") as registry:
@@ -199,6 +201,7 @@ def test_what_somebody_else_moves_in_between_is_not_promoted_over(run: Run, tmp_
     assert "A gate refused the move when it was tried" in job.summary
 
 
+@pytest.mark.matrix
 def test_a_stage_that_wants_more_than_a_suite_stops_everything_behind_it(run: Run, tmp_path: Path) -> None:
     strict = POLICY.replace("aliases:\n", "aliases:\n  staging: {kinds: {vector_index: [{approvals: {count: 1}}]}}\n")
     (tmp_path / "work" / "strict.yaml").write_text(strict)
@@ -257,6 +260,7 @@ def test_a_mistake_ends_with_its_exit_code_and_is_told(
     assert prod(tmp_path) == 1
 
 
+@pytest.mark.matrix
 def test_files_of_an_earlier_run_are_not_taken_for_this_one(run: Run, tmp_path: Path) -> None:
     assert run().code == 0
     job = run(suite="nowhere.yaml")

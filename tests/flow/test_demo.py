@@ -112,7 +112,7 @@ def test_without_fastapi_the_standard_library_serves_and_the_demo_says_how_to_ge
     assert "byte for byte" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_rollback_that_restores_nothing_ends_the_demo_with_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -233,6 +233,7 @@ def test_a_second_start_prints_no_token_and_the_first_one_goes_on_to_work(tmp_pa
         assert answer.json()["name"] == "admin"
 
 
+@pytest.mark.matrix
 def test_of_replicas_that_start_at_once_one_prints_the_token(tmp_path: Path, postgres_url: str) -> None:
     made: list[str] = []
     together = threading.Barrier(3)

@@ -126,6 +126,7 @@ def test_what_goes_up_comes_down_the_same(client: Client) -> None:
         blobs.check(file.blob)
 
 
+@pytest.mark.matrix
 def test_many_small_files_are_few_requests(server: RunningServer, client: Client) -> None:
     moved = Moved(server)
     client().log("many", la.Files({f"f{n}": f"file {n}".encode() for n in range(3000)}))
@@ -435,7 +436,7 @@ def _lose(root: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "how", ["packs deleted", "recipes deleted", "small deleted", "everything deleted", "pack flipped", "small flipped"]
 )
-@pytest.mark.parametrize("by", ["bytes", "path"])
+@pytest.mark.parametrize("by", ["bytes", pytest.param("path", marks=pytest.mark.matrix)])
 def test_the_same_content_logged_again_heals_a_server_that_lost_it(tmp_path: Path, how: str, by: str) -> None:
     content = {"large": noise(3 * MB, 21), "small": b"small 21"}
     (tmp_path / "files").mkdir()

@@ -321,6 +321,7 @@ def test_logs(evaluate, llmartifacts_registry):
 # --- with others
 
 
+@pytest.mark.matrix
 def test_workers_of_xdist_ask_for_each_output_once_and_log_one_report(project: pytest.Pytester) -> None:
     arguments = ("eval_suites/adding.yaml", "--llmartifacts-target", "agent:v3", "--llmartifacts-log")
     for mode in ("load", "loadgroup"):
@@ -354,6 +355,7 @@ def pytest_sessionfinish(session):
     with_it.stdout.no_fnmatch_line("llmartifacts:*")
 
 
+@pytest.mark.matrix
 def test_it_is_there_where_the_package_is_installed_and_can_be_switched_off(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

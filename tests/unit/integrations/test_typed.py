@@ -56,7 +56,7 @@ USE = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_type_checker_knows_what_is_served_and_finds_a_slip(tmp_path: Path) -> None:
     (tmp_path / "use.py").write_text(textwrap.dedent(USE))
     command = [
