@@ -42,8 +42,8 @@ READS: tuple[tuple[str, Work], ...] = (
 def measure(bench: Bench) -> Iterator[Line]:
     many = bench.size(20_000, 1_000_000)
     bench.say(f"logging {many:,} versions")
-    few_made, _ = _filled(bench.folder / "few", FEW)
-    many_made, rate = _filled(bench.folder / "many", many)
+    few_made, _ = filled(bench.folder / "few", FEW)
+    many_made, rate = filled(bench.folder / "many", many)
     note = f"{many:,} versions beside {FEW:,}, logged at {rate:,.0f} a second"
     fresh = iter(range(1 << 30))
     with few_made as few, many_made as full:
@@ -72,7 +72,7 @@ def _listed(listing: Callable[[Registry], object], registry: Registry) -> float:
     return per_call(lambda: listing(registry))
 
 
-def _filled(place: Path, count: int) -> tuple[Registry, float]:
+def filled(place: Path, count: int) -> tuple[Registry, float]:
     """A registry with so many versions, and how many of them were logged in a second."""
     registry, taken = la.init(place), 0.0
     config = la.Prompt("{{ question }}", template_format="jinja2").to_config()

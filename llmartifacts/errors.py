@@ -13,6 +13,7 @@
     │   ├── WrongKind                  the component is of another kind than asked for
     │   └── TooLarge                   a size limit was passed
     ├── NotFound                   no such project, collection, version, alias, …; carries near names
+    │   └── Removed                    it was there, and was removed; says when, by whom and why
     ├── Conflict                   somebody else changed it first, or it cannot be both
     │   ├── AliasMoved                 compare-and-swap: the alias is not what was expected
     │   └── Busy                       the registry stayed locked by another writer
@@ -250,6 +251,35 @@ class NotFound(LlmartifactsError):
         return f"Did you mean {' or '.join(self.near)}?"
 
 
+@_error
+class Removed(NotFound):
+    """The version, or the project, was removed. Its name and number are never used again.
+
+    Attributes:
+        number: Number of the version; None for a project.
+        at: When, as a time in UTC.
+        by: Who removed it.
+        reason: Why, in their words.
+        rule: By which rule, such as `keep-last 10`; empty if by none.
+    """
+
+    number: int | None = dataclasses.field(default=None, kw_only=True)
+    at: str = dataclasses.field(default="", kw_only=True)
+    by: str = dataclasses.field(default="", kw_only=True)
+    reason: str = dataclasses.field(default="", kw_only=True)
+    rule: str = dataclasses.field(default="", kw_only=True)
+
+    code: ClassVar[str] = "removed"
+    default_hint: ClassVar[str] = (
+        "Choose another version (llmartifacts ls NAME shows which were removed), or log the same content again: that "
+        "brings it back, unless it was erased."
+    )
+
+    def hint(self) -> str:
+        """How to go on without it."""
+        return self.next_step or self.default_hint
+
+
 # --- it changed, or cannot be both
 
 
@@ -342,19 +372,23 @@ class Damaged(LlmartifactsError):
     Attributes:
         digest: The digest that was asked for.
         file: The stored file concerned, where there is one.
-        versions: The versions that need these bytes, as references.
+        versions: The versions that need these bytes, as references; of many the first.
+        needed_by: How many versions need them, where that was counted.
     """
 
     digest: str = dataclasses.field(default="", kw_only=True)
     file: str = dataclasses.field(default="", kw_only=True)
     versions: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    needed_by: int | None = dataclasses.field(default=None, kw_only=True)
 
     code: ClassVar[str] = "damaged"
     default_hint: ClassVar[str] = "Restore the file from a backup, or log the same content again: that stores it anew."
 
     def __str__(self) -> str:
         text = LlmartifactsError.__str__(self)
-        return f"{text}; needed by {', '.join(self.versions)}" if self.versions else text
+        more = (self.needed_by or 0) - len(self.versions)
+        told = ", ".join(self.versions) + (f" and {more:,} more" if more > 0 else "")
+        return f"{text}; needed by {told}" if self.versions else text
 
 
 @_error

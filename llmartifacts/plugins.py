@@ -25,6 +25,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "blobs": {
         "local": "llmartifacts.blobs.local:LocalDriver",
         "memory": "llmartifacts.blobs.memory:MemoryDriver",
+        "s3": "llmartifacts.blobs.object_store:ObjectStoreDriver",
+        "gs": "llmartifacts.blobs.object_store:ObjectStoreDriver",
+        "az": "llmartifacts.blobs.object_store:ObjectStoreDriver",
     },
     "metadata": {
         "postgresql": "llmartifacts.metadata.postgres:PostgresDatabase",

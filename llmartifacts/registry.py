@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from llmartifacts import packing
-from llmartifacts.errors import InvalidInput, InvalidReference, LlmartifactsError, WrongKind, Yanked
+from llmartifacts.errors import InvalidInput, InvalidReference, LlmartifactsError, NotFound, WrongKind, Yanked
 from llmartifacts.governance import Governance, promotion_request
 from llmartifacts.kinds.base import Kind
+from llmartifacts.outside import ExternalVerbs
 from llmartifacts.records.arguments import (
     check_count,
     check_limit,
@@ -63,7 +64,7 @@ class LogRemark(UserWarning):
     """What somebody who logged a version should know of it, such as that a retrained index shares no bytes."""
 
 
-class Registry(Governance, Upkeep):
+class Registry(Governance, Upkeep, ExternalVerbs):
     """A registry, opened by `connect` or `init`. Safe to use from several threads.
 
     Args:
@@ -88,6 +89,7 @@ class Registry(Governance, Upkeep):
         self.project = project
         self.actor = actor
         self._git_commit = git_commit
+        self._outside = packing.Later(lambda: self.external)
 
     # --- log = pack -> store -> commit
 
@@ -171,7 +173,7 @@ class Registry(Governance, Upkeep):
     ) -> tuple[Manifest, tuple[Input, ...]]:
         references = kind.references(value)
         if not references:
-            return packing.pack(kind, value, staging, earlier=earlier), ()
+            return packing.pack(kind, value, staging, earlier=earlier, outside=self._outside), ()
         wanted = [Reference.parse(r, field="components").seen_from(project, self.project) for r in references.values()]
         away = next((r for r in wanted if r.project), None)
         if away is not None:
@@ -182,7 +184,7 @@ class Registry(Governance, Upkeep):
             )
         pinned = dict(zip(references, self._found(project, wanted, verb="a bundle", field="components"), strict=True))
         parts = [Component(role, f.version.kind, f.version.digest) for role, f in pinned.items()]
-        manifest = packing.pack(kind, value, staging, parts, earlier)
+        manifest = packing.pack(kind, value, staging, parts, earlier, self._outside)
         label = Member("bundle", manifest, contains={role: f.version.name for role, f in pinned.items()})
         refuse_misfits([label], {f.version.digest: f.manifest for f in pinned.values()})
         return manifest, tuple(Input(f.version.pinned, "contains", role) for role, f in pinned.items())
@@ -191,7 +193,10 @@ class Registry(Governance, Upkeep):
         """Versions that a new one may be like, for storage: nothing of them is in the new one's identity."""
 
         def read() -> list[Manifest]:
-            items = self.backend.read(project, [reference.or_latest() for reference in like]).items
+            try:
+                items = self.backend.read(project, [reference.or_latest() for reference in like]).items
+            except NotFound:  # of the project: an embedded registry makes it with this very log
+                return []
             return [item.manifest for item in items if isinstance(item, Found)]
 
         return packing.EarlierVersions(kind, read)
@@ -231,7 +236,7 @@ class Registry(Governance, Upkeep):
 
     def load(self, manifest: Manifest) -> Any:
         """Load the value of a manifest that was read from this registry."""
-        return packing.unpack(manifest, self.backend.blobs, self.backend.manifests)
+        return packing.unpack(manifest, self.backend.blobs, self.backend.manifests, self._outside)
 
     def get(self, reference: str | Reference) -> Version:
         """Look up one version; without a selector, the latest. Raises `NotFound`."""
@@ -287,22 +292,27 @@ class Registry(Governance, Upkeep):
         limit, after = check_limit(limit), None if after is None else check_name(after, field="after")
         return self.backend.collections(self.project, kind=wanted, limit=limit, after=after)
 
-    def pull(self, reference: str | Reference, directory: str | Path) -> list[Path]:
+    def pull(self, reference: str | Reference, directory: str | Path, *, external: bool = True) -> list[Path]:
         """Write the verified files of a version into a directory, and its config as `manifest.json`.
 
         Args:
             reference: The version; without a selector, the latest.
             directory: Made if it does not exist; it must be empty.
+            external: Whether files that are kept outside are fetched too; else they are left out.
 
         Returns:
             The files written.
 
         Raises:
             Conflict: The directory holds something already.
-            Damaged: Stored bytes are wrong; then the directory is as it was.
+            Damaged: Stored bytes are wrong, or what is kept outside was changed; the directory is as it was.
+            NotAllowed: A file that is kept outside may not be read.
+            Unreachable: It cannot be had.
         """
         place = Path(check_place(directory, field="directory"))
-        return packing.export(self.find(reference).manifest, self.backend.blobs, place)
+        return packing.export(
+            self.find(reference).manifest, self.backend.blobs, place, self._outside if external else None
+        )
 
     # --- promote = check gates -> move aliases -> audit
 

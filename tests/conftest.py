@@ -35,12 +35,37 @@ _servers = _beside("servers")
 postgres_server = _servers.postgres_server
 postgres_url = _servers.postgres_url
 own_postgres = _servers.own_postgres
+# S3 servers: `moto_server` (quick), `s3_server` (Ceph's gateway where it can be had), `s3_environment` (credentials).
+_object_stores = _beside("object_stores")
+moto_server = _object_stores.moto_server
+s3_server = _object_stores.s3_server
+s3_environment = _object_stores.s3_environment
+bad_line = _object_stores.bad_line
 # Servers that answer as a test says.
 http = _beside("http_servers").http
+# Files outside a registry, on a web server over TLS.
+_outside = _beside("outside")
+web = _outside.web
+web_certificate = _outside.web_certificate
 # A server, and something hostile before it.
 _hostile = _beside("hostile")
 plain_server = _hostile.plain_server
 service = _hostile.service
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of xdist ended: what it says of its S3 server is kept for the summary."""
+    which = getattr(node, "workeroutput", {}).get("s3")
+    if which:
+        node.config.stash[_object_stores.WHICH] = which
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say which S3 server the tests ran against."""
+    which = config.stash.get(_object_stores.WHICH, "")
+    if which:
+        terminalreporter.write_line(f"S3 server of the tests: {which}")
 
 
 @pytest.fixture(scope="session")

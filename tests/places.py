@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or "TMPDIR" in os.environ or config.option.basetemp or not _is_plenty():
         return
     made = tempfile.mkdtemp(prefix="llmartifacts-tests-", dir=_MEMORY)
-    os.chmod(made, 0o755)  # PostgreSQL runs as somebody else
+    os.chmod(made, 0o1777)  # as any such folder: PostgreSQL runs as somebody else
     os.environ["TMPDIR"], tempfile.tempdir = made, None
     config.add_cleanup(lambda: shutil.rmtree(made, ignore_errors=True))
 

@@ -243,6 +243,12 @@ class BlobCache:
 
         return self.path(blob, fetch, origin=lambda: str(source) if isinstance(source, Path) else "")
 
+    def remove(self, blob: Blob) -> None:
+        """Remove a blob; whoever has its file open keeps reading it."""
+        for root in filter(None, (self.root, self._private)):
+            with suppress(OSError):
+                _entry(root, blob).unlink()
+
     def _holds_blob(self, file: BinaryIO, entry: Path, blob: Blob) -> bool:
         record = Record(entry)
         if not self._verified.holds(file, blob, record):

@@ -57,6 +57,14 @@ def sync_folder(path: Path) -> None:
         os.close(fd)
 
 
+def make_folders(path: Path) -> None:
+    """Make a folder and those above it that are missing, so that their names survive a power cut."""
+    missing = [place for place in (path, *path.parents) if not place.is_dir()]
+    for place in reversed(missing):
+        place.mkdir(exist_ok=True)
+        sync_folder(place.parent)
+
+
 def is_at(fd: int, path: Path) -> bool:
     """Whether an open file or folder is still the one under its path."""
     try:

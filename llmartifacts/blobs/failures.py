@@ -58,6 +58,11 @@ def storage_error(error: OSError, doing: str, where: str | os.PathLike[str]) -> 
     return Unreachable(f"cannot {doing} {place}: {reason}", next_step="Look at the disk or mount, then try again.")
 
 
+def is_full(error: LlmartifactsError) -> bool:
+    """Whether an error of the storage is that its file system is full."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
+
+
 def changed_meanwhile() -> Conflict:
     """A source that is another one than when it was read first."""
     return Conflict(

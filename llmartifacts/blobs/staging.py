@@ -128,7 +128,8 @@ class BlobStaging:
         self._store.copy(blob, file)
         with open(file, "rb") as opened:
             data = mmap(opened.fileno(), 0, prot=PROT_READ)  # goes with its last view
-        file.unlink()
+        with storage_errors("remove", file):
+            file.unlink()
         self._stage_recipe(self._encoded(ViewSource(memoryview(data)), like)[0], ())
 
     def publish(self) -> None:

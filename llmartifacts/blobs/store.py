@@ -27,7 +27,7 @@ from llmartifacts.blobs.forms import FORMS, RAW, RECIPE, BadForm, Reader, key_of
 from llmartifacts.blobs.scratch import sweep
 from llmartifacts.blobs.staging import BlobStaging
 from llmartifacts.blobs.verify import Sha256, VerifiedFiles
-from llmartifacts.errors import BlobMissing, Damaged, DigestMismatch, NewerFormat
+from llmartifacts.errors import BlobMissing, Damaged, DigestMismatch, NewerFormat, NotAllowed, Unreachable
 from llmartifacts.records.digest import Blob, Digest
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ class BlobStore:
     def _recipe_of(self, key: str) -> Recipe | None:
         """The recipe under a key; None where there is none that can be used."""
         try:
-            with self.driver.get(key) as stored:
+            with self.driver.get(key) as stored, storage_errors("read", self.driver.where(key)):
                 return self.chunks.recipe(read_up_to(stored, MAX_RECIPE), origin=self.driver.where(key))
         except (BadForm, Damaged, NewerFormat):
             return None
@@ -432,10 +432,11 @@ class BlobStore:
 
     def _blamed(self, blob: Blob, key: str) -> tuple[str, str] | None:
         """The pack that makes a blob come out wrong, and what is wrong with it; None where it is the recipe itself."""
-        recipe = self._recipe_of(key)
         try:
-            return self.chunks.blame(recipe) if recipe else None
-        except (BadForm, Damaged, NewerFormat):
+            recipe = self._recipe_of(key)
+            with storage_errors("read", self.driver.where(key)):
+                return self.chunks.blame(recipe) if recipe else None
+        except (BadForm, Damaged, NewerFormat, NotAllowed, Unreachable):  # it cannot be looked into just now
             return None
 
 

@@ -59,7 +59,7 @@ _OTHER_WORDS = {
         "show": "get cat info inspect describe view resolve",
         "pull": "download fetch checkout",
         "promote": "set deploy release publish",
-        "rollback": "revert undo restore",
+        "rollback": "revert undo",
         "diff": "compare",
         "history": "moves",
         "yank": "delete rm remove archive deprecate withdraw",

@@ -10,16 +10,44 @@ import typer
 from llmartifacts import wire
 from llmartifacts.cli.command import SERVE, command
 from llmartifacts.cli.context import Session
+from llmartifacts.cli.gc import length
 from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, WARN, Column, Output
 from llmartifacts.cli.plain import version_text
 from llmartifacts.cli.progress import measured
 from llmartifacts.errors import InvalidInput
 from llmartifacts.records.digest import short
 from llmartifacts.records.lock import FILE_NAME, Lockfile
+from llmartifacts.records.names import DEFAULT_PROJECT
+from llmartifacts.records.reference import Reference
 from llmartifacts.records.wording import counted, size
 
 if TYPE_CHECKING:
     from llmartifacts.runtime.lockfile import Difference
+
+
+LeaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--lease",
+        metavar="TIME",
+        help="Hold what the lockfile names for this long, such as 90d: no gc rule removes it.",
+    ),
+]
+HolderOption = Annotated[
+    str | None,
+    typer.Option("--holder", metavar="NAME", help="Who holds it; else named after the lockfile and its folder."),
+]
+
+
+def _hold(session: Session, locked: Lockfile, path: Path, lease: str | None, holder: str | None) -> None:
+    """Take the lease on what a lockfile names, or renew it."""
+    lasts = length(lease, "--lease")
+    if lasts is None:
+        return
+    project = None if locked.project == DEFAULT_PROJECT else locked.project
+    named = [Reference(one.name, project, number=one.number, digest=one.digest) for one in locked.components.values()]
+    with session.open() as registry:
+        registry.lease(named, holder=holder or f"{path.resolve().parent.name}/{path.name}", length=lasts)
 
 
 @command(
@@ -30,6 +58,7 @@ if TYPE_CHECKING:
         "lock agent=support-agent:prod kb=support-kb:prod",
         "lock --check",
         "lock --upgrade kb --dry-run",
+        "lock --check --lease 90d",
     ),
     shape='{"path": text, "written": bool, "lockfile": Lockfile, "differences": [Difference]}',
 )
@@ -53,6 +82,8 @@ def lock(
         str | None, typer.Option("--alias", metavar="ALIAS", help="Selector of references that have none.")
     ] = None,
     output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The lockfile.")] = Path(FILE_NAME),
+    lease: LeaseOption = None,
+    holder: HolderOption = None,
 ) -> None:
     """Write down the exact versions that a service resolves to."""
     from llmartifacts.runtime import lockfile as lockfiles
@@ -66,6 +97,8 @@ def lock(
     writes = not (check or dry_run)
     if writes:
         lockfiles.write(made, output)
+    if not dry_run:
+        _hold(session, made, output, lease, holder)
     data = {"path": str(output), "written": writes, "lockfile": made, "differences": moved or []}
     told = "wrote " if writes else "checked " if check else "not written: "
     session.out.result(data, lambda: _show(session.out, output, made, moved, told))
@@ -154,8 +187,12 @@ def install(
     to: Annotated[
         Path | None, typer.Option("--to", metavar="DIR", help="Make a folder there that a service can start from.")
     ] = None,
+    lease: LeaseOption = None,
+    holder: HolderOption = None,
 ) -> None:
     """Fetch and verify all that a lockfile names."""
+    if frozen and lease is not None:
+        raise InvalidInput("--frozen does not touch the registry", field="--lease", next_step="Leave out --lease.")
     from llmartifacts.runtime import lockfile as lockfiles
 
     wanted = lockfiles.read(lockfile)
@@ -167,6 +204,7 @@ def install(
     else:
         with session.open() as registry, measured(out, label) as progress:
             count = lockfiles.install(wanted, registry, to, progress=progress)
+        _hold(session, wanted, lockfile, lease, holder)
     data = {
         "lockfile": str(lockfile),
         "directory": None if to is None else str(to),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from llmartifacts.cli.output import FAINT, GOOD, NAME, joined
 from llmartifacts.cli.progress import metered
 from llmartifacts.errors import InvalidInput
 from llmartifacts.records.digest import short
+from llmartifacts.records.external import is_address
 from llmartifacts.records.names import DEFAULT_PROJECT
 from llmartifacts.records.wording import size
 
@@ -38,7 +40,8 @@ SOURCES = """\
                 inputs, parameters; or a model's folder, -o role=
   report        a .json with the fields of la.Report
   eval_suite    a .yaml; eval_suites/ has some, schemas/ its JSON Schema
-  files         any files and folders"""
+  files         any files and folders; what a URL names (https://, s3://,
+                file://) stays where it is, pinned by SHA-256: --sha256"""
 """What each kind reads, and every option that it knows."""
 
 _ALIAS_HINT = "Write the name alone; an alias goes into --alias prod."
@@ -51,6 +54,7 @@ _ALIAS_HINT = "Write the name alone; an alias goes into --alias prod."
         "log prompt support-agent agent.j2 -m 'shorter greeting'",
         "log eval_dataset support-eval questions.jsonl --tag owner=qa",
         "log files train data/ --input docs:v3 --alias staging",
+        "log files weights s3://models/llama/weights.bin config.json",
     ),
     shape='Version; "created" says whether it is new',
     more={"Sources and options": SOURCES},
@@ -61,7 +65,10 @@ def log(
         str, typer.Argument(metavar="KIND", help=f"{', '.join(plugins.BUILT_IN['kinds'])}, or a package's own.")
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Collection; the first log makes it.")],
-    source: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files or folders that hold the content.")],
+    source: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE", help="Files or folders that hold the content; for files, also [path=]URL."),
+    ],
     alias: Annotated[
         list[str] | None, typer.Option("--alias", "-a", metavar="ALIAS", help="Also move this alias to it. Repeatable.")
     ] = None,
@@ -74,6 +81,10 @@ def log(
         list[str] | None,
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="How the kind reads the source. Repeatable."),
     ] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option("--sha256", metavar="HEX", help="Digest of the URL's content; another content is refused."),
+    ] = None,
 ) -> None:
     """Log files as a version; the same content again gives the same version."""
     from llmartifacts.packing import kind_named
@@ -85,10 +96,17 @@ def log(
     reader = kind_named(kind)
     out = session.out
     tags, options = pairs(tag or (), "--tag"), pairs(option or (), "--option")
-    files = existing(source, field="SOURCE")
+    addresses = [one for one in source if is_address(one)]
+    files = existing([Path(one) for one in source if not is_address(one)], field="SOURCE")
+    if sha256 is not None:
+        options = _with_digest(options, sha256, addresses)
     with session.open() as registry:
-        with out.working(f"reading {', '.join(p.name for p in files)}"):
-            value = reader.read_source(files, options)
+        if addresses:
+            addresses = _each_below(registry, addresses, alone=len(source) == 1) if reader.external else addresses
+            value = reader.read_addresses(addresses, files, options)
+        else:
+            with out.working(f"reading {', '.join(p.name for p in files)}"):
+                value = reader.read_source(files, options)
         with metered(registry, out, f"logging {name}"):
             version = registry.log(name, value, aliases=alias or (), message=message, inputs=input or (), tags=tags)
         summary = kind_summary(registry.find(version.pinned).manifest)
@@ -108,6 +126,31 @@ def log(
         )
 
     out.result(version, text)
+
+
+def _with_digest(options: dict[str, str], sha256: str, addresses: Sequence[str]) -> dict[str, str]:
+    if len(addresses) != 1:
+        raise InvalidInput(
+            "--sha256 is the digest of one URL",
+            field="--sha256",
+            next_step="Of several URLs, each one's digest goes behind it: https://…#sha256=HEX.",
+        )
+    return {**options, "sha256": sha256}
+
+
+def _each_below(registry: Registry, addresses: Sequence[str], *, alone: bool) -> list[str]:
+    """The addresses, with everything that lies below a prefix of a bucket in its place."""
+    made: list[str] = []
+    for address in addresses:
+        path, equals, _ = address.partition("://")[0].rpartition("=")
+        url = address[len(path) + len(equals) :]
+        if not (url.startswith("s3://") and url.endswith("/")):
+            made.append(address)
+            continue
+        # As folders are taken: one by itself without its name, several each below its own.
+        folder = path or ("" if alone else url.rstrip("/").rpartition("/")[2])
+        made += [f"{folder}/{name}={one}".lstrip("/") for name, one in registry.external.below(url).items()]
+    return made
 
 
 def _is_first(registry: Registry, version: Version) -> bool:

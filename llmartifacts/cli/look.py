@@ -15,9 +15,10 @@ from llmartifacts.cli.context import Session
 from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, WARN, Column, Output, Piece, joined
 from llmartifacts.cli.plain import minute, version_text, when
 from llmartifacts.cli.progress import metered
-from llmartifacts.errors import InvalidInput, LlmartifactsError, NotFound
+from llmartifacts.errors import InvalidInput, LlmartifactsError, NotFound, Removed
 from llmartifacts.records.digest import short
 from llmartifacts.records.names import version_number
+from llmartifacts.records.reference import Reference
 from llmartifacts.records.wording import counted, size
 
 if TYPE_CHECKING:
@@ -157,7 +158,9 @@ def _list_versions(out: Output, versions: list[Version], limit: int) -> None:
 
 def _marks(version: Version) -> Piece:
     aliases = ", ".join(version.aliases)
-    return aliases if version.yanked_at is None else (", ".join(filter(None, ("yanked", aliases))), BAD)
+    gone = ("erased" if version.remove_rule == "erase" else "removed") if version.removed_at else ""
+    told = ", ".join(filter(None, (gone, "yanked" if version.yanked_at else "", aliases)))
+    return (told, BAD) if told != aliases else aliases
 
 
 # --- show
@@ -194,7 +197,11 @@ def show(
         stamp.show_stamp(session, stamp_text)
         return
     with session.open() as registry:
-        found = registry.find(ref or "")
+        try:
+            found = registry.find(ref or "")
+        except Removed as error:
+            _show_removed(session, registry, ref or "", error)
+            return
         graphs = {way: registry.lineage(found.version.pinned, way) for way in ("up", "down")}
         kept = [f for f in found.manifest.files if f.url is None][: None if session.out.json else _SHOWN_FILES]
         storage = dict(zip((f.path for f in kept), registry.backend.storage([f.blob for f in kept]), strict=True))
@@ -209,6 +216,38 @@ def show(
             session.out.block(text)
 
     session.out.result({**data, "lineage": near}, shown)
+
+
+def _show_removed(session: Session, registry: Registry, ref: str, error: Removed) -> None:
+    """A version that was removed: all that is known of it still."""
+    if error.number is None:
+        raise error
+    wanted = Reference.parse(ref)
+    v = registry.versions(str(Reference(wanted.name, wanted.project)), limit=1, before=error.number + 1)[0]
+    graphs = {way: registry.lineage(v.pinned, way) for way in ("up", "down")}
+    near = {way: [edge for edge, _ in graph.steps(graph.root)] for way, graph in graphs.items()}
+
+    def shown() -> None:
+        out = session.out
+        out.line((str(v), NAME), f"  {v.kind}", ("  removed", BAD))
+        removed = "" if v.removed_at is None else f"{when(v.removed_at)} by {v.removed_by}, {v.remove_rule}"
+        out.fields(
+            (
+                ("removed", removed),
+                ("why", v.remove_reason),
+                ("message", v.message),
+                ("tags", joined(v.tags)),
+                ("size", f"{size(v.size)} then, nothing now"),
+                ("digest", v.digest),
+                ("logged", f"{when(v.created_at)} by {v.author}"),
+                ("run", v.run),
+            )
+        )
+        for way, title in (("up", "came from"), ("down", "led to")):
+            _show_edges(out, title, graphs[way])
+
+    data = {"version": v, "summary": error.message, "manifest": None, "storage": {}, "lineage": near}
+    session.out.result(data, shown)
 
 
 def _show(out: Output, found: Found, summary: str, graphs: dict[str, Lineage], storage: Mapping[str, Storage]) -> None:
@@ -327,7 +366,7 @@ def diff(
 @command(
     "pull",
     panel=LOOK,
-    examples=("pull kb:prod", "pull kb:v5 ./kb"),
+    examples=("pull kb:prod", "pull kb:v5 ./kb", "pull weights --no-external"),
     shape='{"version": Version, "directory": text, "files": [text]}',
 )
 def pull(
@@ -336,6 +375,10 @@ def pull(
     directory: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Empty or new directory.", show_default="./NAME-vN")
     ] = None,
+    external: Annotated[
+        bool,
+        typer.Option("--external/--no-external", help="Fetch files that are kept outside too, or leave them out."),
+    ] = True,
 ) -> None:
     """Write the verified files of a version into a directory."""
     out = session.out
@@ -343,7 +386,7 @@ def pull(
         version, total = _wanted(registry, ref)
         target = directory if directory is not None else Path(f"{version.name}-v{version.number}")
         with metered(registry, out, f"pulling {version}", total):
-            written = registry.pull(version.pinned, target)
+            written = registry.pull(version.pinned, target, external=external)
     files = [p.relative_to(target).as_posix() for p in written]
     count = sum(p.stat().st_size for p in written)
 

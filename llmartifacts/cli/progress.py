@@ -38,11 +38,13 @@ def metered(registry: Registry, out: Output, label: str, total: int | None = Non
     with _bar(out) as progress:
         task = progress.add_task(label, total=total)
         registry.backend = cast("Backend", _Metered(backend, lambda count: progress.advance(task, count)))
+        outside = progress.add_task("from outside", total=None, visible=False)
+        registry.on_external = lambda count: progress.update(outside, advance=count, visible=True)
         try:
             with _travelling(backend.blobs, progress):
                 yield
         finally:
-            registry.backend = backend
+            registry.backend, registry.on_external = backend, None
 
 
 def _travelling(blobs: BlobBackend, progress: Progress) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""`project ls`, `project create`: namespaces."""
+"""`project ls`, `project create`, `project rm`: namespaces."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import Annotated
 
 import typer
 
+from llmartifacts.cli.arguments import Reason
 from llmartifacts.cli.command import KEEP, CommandGroup, command
 from llmartifacts.cli.context import Session
-from llmartifacts.cli.output import FAINT, GOOD, NAME, Column
+from llmartifacts.cli.gc import length
+from llmartifacts.cli.output import FAINT, GOOD, NAME, WARN, Column
+from llmartifacts.records.wording import counted, size
 
 
 @command("ls", examples=("project ls",), shape='{"projects": [Project]}')
@@ -49,4 +52,38 @@ def create(session: Session, name: Annotated[str, typer.Argument(metavar="NAME",
     out.result(made, lambda: out.line(("made project ", GOOD), (made.name, NAME)))
 
 
-GROUP = CommandGroup("project", "Namespaces with their own names and aliases.", KEEP, (ls, create))
+@command(
+    "rm",
+    examples=(
+        "project rm acme --reason 'contract ended'",
+        "project rm acme --reason 'it ended' --json > proof.json",
+    ),
+    shape="RemovedProject, the proof; sizes in bytes",
+)
+def rm(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The project.")],
+    reason: Reason,
+    grace: Annotated[
+        str | None, typer.Option("--grace", metavar="TIME", help="How long its bytes stay; as of gc.")
+    ] = None,
+) -> None:
+    """Remove a project with all of its content, and prove it; the name is not used again."""
+    out = session.out
+    with session.open() as registry, out.working("removing what no other project needs"):
+        made = registry.remove_project(name, reason=reason, grace=length(grace, "--grace"))
+
+    def text() -> None:
+        out.line(("removed ", WARN), (made.project, NAME), f" with {counted(made.versions, 'version')}")
+        out.line(f"{counted(len(made.gone), 'digest')} stored nowhere now; {size(made.freed)} freed")
+        if made.remaining:
+            out.line((f"{counted(len(made.remaining), 'digest')} stay, for other projects", FAINT))
+        if made.waiting:
+            told = "wait for their grace period; the same command frees them then, and gives the proof anew"
+            out.line((f"{counted(len(made.waiting), 'digest')} {told}", WARN))
+        out.line((f"audit entry {made.entry} tells of it; --json prints the proof with every digest", FAINT))
+
+    out.result(made, text)
+
+
+GROUP = CommandGroup("project", "Namespaces with their own names and aliases.", KEEP, (ls, create, rm))

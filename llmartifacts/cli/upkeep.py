@@ -1,4 +1,4 @@
-"""`verify`, `gc`, `stats`, `migrate`: keeping a registry in order."""
+"""`stats`, `migrate`: keeping a registry in order."""
 
 from __future__ import annotations
 
@@ -12,95 +12,15 @@ from llmartifacts import wire
 from llmartifacts.cli.command import KEEP, command
 from llmartifacts.cli.context import Session
 from llmartifacts.cli.failures import tell
-from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, WARN, Column, Output, Piece
-from llmartifacts.cli.plain import plain, version_text
+from llmartifacts.cli.output import BAD, FAINT, GOOD, NAME, Column, Output
+from llmartifacts.cli.plain import version_text
 from llmartifacts.cli.progress import measured
 from llmartifacts.records.wording import counted, size
 
 if TYPE_CHECKING:
-    from llmartifacts.records.backend import Collected, CollectionStats, Migrated
+    from llmartifacts.records.backend import CollectionStats, Migrated
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")]
-
-
-@command(
-    "verify",
-    panel=KEEP,
-    examples=("verify", "verify --read-data"),
-    shape='Verification, with "ok"; each problem {"code", "message", "digest", "file", "versions", "hint", …}',
-)
-def verify(
-    session: Session,
-    read_data: Annotated[bool, typer.Option("--read-data", help="Read and hash every stored byte.")] = False,
-) -> None:
-    """Check that everything the versions need is there and right; exit code 5 if not."""
-    out = session.out
-    label = "reading and hashing every stored byte" if read_data else "checking that every file is there"
-    with session.open() as registry, out.working(label):
-        found = registry.verify(read_data=read_data)
-
-    def text() -> None:
-        done = "read and hashed" if read_data else "looked up"
-        packs = f", {counted(found.packs, 'pack')}" if found.packs else ""
-        out.line(f"{counted(found.versions, 'version')}, {counted(found.blobs, 'blob')}{packs} {done}")
-        if found.ok:
-            out.line(("all well", GOOD), "" if read_data else ("; --read-data also reads every byte", FAINT))
-            return
-        out.line((f"{len(found.problems)} damaged", BAD))
-        for problem in found.problems:
-            tell(problem, out, as_result=True)
-
-    out.result({"ok": found.ok, **plain(found)}, text)
-    if not found.ok:
-        raise typer.Exit(wire.DAMAGED)
-
-
-@command(
-    "gc",
-    panel=KEEP,
-    examples=("gc --dry-run", "gc", "gc --compact"),
-    shape='Collected, with "freed"; all sizes in bytes',
-)
-def gc(
-    session: Session,
-    dry_run: DryRun = False,
-    compact: Annotated[
-        bool,
-        typer.Option(
-            "--compact", help="Also erase removed rows for good, and rewrite every pack with unneeded chunks."
-        ),
-    ] = False,
-) -> None:
-    """Free what no version needs."""
-    out = session.out
-    with session.open() as registry, out.working("looking for what no version needs"):
-        done = registry.gc(dry_run=dry_run, compact=compact)
-    out.result({**plain(done), "freed": done.freed}, lambda: _tell_freed(out, done, compact))
-
-
-def _tell_freed(out: Output, done: Collected, compact: bool) -> None:
-    rows: list[tuple[Piece, ...]] = [
-        ("objects", f"{done.objects:,}", "that no version needs" if done.objects else ""),
-        ("chunks", f"{done.chunks:,}", "that no version needs" if done.chunks else ""),
-        ("packs", f"{done.packs:,}", f"{done.written:,} written in their place" if done.written else ""),
-    ]
-    if compact:
-        rows.append(("dead rows", size(done.dead), f"in {counted(done.recoded, 'file')}" if done.recoded else ""))
-    rows = [row for row in rows if row[1] not in ("0", "0 B")]
-    if rows:
-        goes = "would go" if done.dry_run else "gone"
-        out.table((Column("what", NAME), Column(goes, right=True), Column("", FAINT, shrinks=True)), rows)
-        out.line()
-    change = ("frees" if done.dry_run else "freed") if done.freed >= 0 else ("adds" if done.dry_run else "added")
-    told = f"{change} {size(abs(done.freed))}: {size(done.before)} stored before, {size(done.after)} after"
-    if not rows:
-        out.line(("nothing to free", GOOD), f"; {size(done.after)} stored")
-    else:
-        out.line((told, GOOD if done.freed >= 0 else WARN))
-    if done.freed < 0:
-        out.line(("versions that shared rows do not any more: each holds only its own", FAINT))
-    if done.left and not compact:
-        out.line((f"{size(done.left)} more lie in packs that are mostly in use: --compact frees them too", FAINT))
 
 
 @command(

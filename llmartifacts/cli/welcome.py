@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 from llmartifacts.cli.context import Session
 from llmartifacts.cli.output import FAINT, NAME, WARN
@@ -25,7 +26,8 @@ def welcome(session: Session, panels: Mapping[str, Sequence[str]]) -> None:
     out.line(("llmartifacts", NAME), ": the registry for the components of an LLM application")
     out.line()
     for panel, names in panels.items():
-        out.line(f"  {panel:17}", ("  ".join(names), NAME))
+        for number, line in enumerate(wrap("  ".join(names), 60, break_long_words=False)):
+            out.line(f"  {panel * (not number):17}", (line, NAME))
     out.line()
     out.line("First steps:")
     for step, meaning in FIRST_STEPS:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from llmartifacts.errors import InvalidInput
+from llmartifacts.outbound.addresses import is_loopback
 
 MAX_ADDRESS = 2_048
 _PORTS = {"http": 80, "https": 443}
@@ -104,16 +105,6 @@ class Address:
 
     def __str__(self) -> str:
         return self.url
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is `localhost` or a loopback address; a name that merely looks like one is not."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _host(host: str, field: str) -> str:

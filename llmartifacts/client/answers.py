@@ -129,20 +129,6 @@ def retry_after(text: str) -> float | None:
         return None
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came of, as far as `requests` and `urllib3` keep it."""
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        one = waiting.pop(0)
-        if not isinstance(one, BaseException) or id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        waiting += [getattr(one, "reason", None), one.__cause__, one.__context__]
-        waiting += [arg for arg in one.args if isinstance(arg, BaseException)]
-
-
 def lower(headers: Mapping[str, str]) -> dict[str, str]:
     """Headers by their names in lower case."""
     return {name.lower(): value for name, value in headers.items()}

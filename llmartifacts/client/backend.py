@@ -7,7 +7,7 @@ manifests here: a server that lies about content is found out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from llmartifacts.client.address import Address
 from llmartifacts.client.calls import Calls, joined
 from llmartifacts.client.credentials import token_for
 from llmartifacts.client.reading import Readings
+from llmartifacts.client.removing import Removing
 from llmartifacts.client.session import HttpSession
 from llmartifacts.errors import InvalidInput, NotAllowed, TooLarge
 from llmartifacts.records.approval import Approval, Binding, Subject, TrustedKey
@@ -27,6 +28,7 @@ from llmartifacts.records.backend import (
     Progress,
     PromotionRequest,
     Reading,
+    Repaired,
     Staging,
     Stats,
     Storage,
@@ -42,6 +44,7 @@ from llmartifacts.records.policy import Decision, PolicyRecord
 from llmartifacts.records.promotion import HistoryEntry, Promotion, State, StateEntry
 from llmartifacts.records.proof import ConsistencyProof, InclusionProof
 from llmartifacts.records.reference import Reference
+from llmartifacts.records.retention import Retention
 from llmartifacts.records.version import Collection, Project, RunRecord, Version
 from llmartifacts.wire.bodies import (
     approvals,
@@ -63,7 +66,7 @@ HEAVY = 100
 """Members of one page of things that may be large: policies, approvals, runs."""
 
 
-class RemoteBackend:
+class RemoteBackend(Removing):
     """The `Backend` of a server. Safe to use from several threads, and after a fork.
 
     Args:
@@ -436,10 +439,34 @@ class RemoteBackend:
         """Every audit entry in order, as the bytes that are hashed."""
         return self.calls.lines("export_audit")
 
-    def verify(self, *, read_data: bool = False) -> Verification:
-        """Check, on the server, that everything a version needs is there."""
-        body = upkeep.VerifyRequest(read_data=read_data)
+    def verify(
+        self,
+        *,
+        read_data: bool = False,
+        subset: str = "",
+        project: str = "",
+        name: str = "",
+        progress: Progress | None = None,
+    ) -> Verification:
+        """Check, on the server, that everything a version needs is there; progress is not told."""
+        body = upkeep.VerifyRequest(read_data=read_data, subset=subset, project=project, name=name)
         return self.calls.record(upkeep.Verification, "verify", body=body)
+
+    def repair(
+        self,
+        source: object | None = None,
+        *,
+        dry_run: bool = False,
+        read_data: bool = True,
+        progress: Progress | None = None,
+        actor: str,
+    ) -> Repaired:
+        """Refused: stored files are mended where they are. Raises `NotAllowed`."""
+        raise NotAllowed(
+            "a registry is repaired where its files are, and this one is behind a server",
+            field="registry",
+            next_step="Run `llmartifacts repair` on the server's host, with --registry naming its directory.",
+        )
 
     def stats(self, project: str | None = None, name: str | None = None) -> Stats:
         """Bytes, logical and stored; of one collection also by version."""
@@ -456,9 +483,22 @@ class RemoteBackend:
         body = upkeep.Blobs.known(blobs=tuple(upkeep.Blob.of(blob) for blob in blobs))
         return [one.record() for one in self.calls.ask(Page[upkeep.Storage], "storage", body=body).items]
 
-    def gc(self, *, dry_run: bool = False, compact: bool = False, actor: str) -> Collected:
-        """Free what no version needs."""
-        body = upkeep.CollectRequest(dry_run=dry_run, compact=compact)
+    def gc(
+        self,
+        *,
+        dry_run: bool = False,
+        compact: bool = False,
+        grace: timedelta | None = None,
+        rules: Retention | None = None,
+        actor: str,
+    ) -> Collected:
+        """Remove versions that no rule keeps; free what no version needs."""
+        body = upkeep.CollectRequest(
+            dry_run=dry_run,
+            compact=compact,
+            grace=None if grace is None else int(grace.total_seconds()),
+            rules=None if rules is None else upkeep.RetentionRules.of(rules),
+        )
         return self.calls.record(upkeep.Collected, "gc", body=body)
 
     def migrate(self, *, dry_run: bool = False, progress: Progress | None = None, actor: str) -> Migrated:

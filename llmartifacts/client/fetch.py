@@ -11,10 +11,10 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from llmartifacts.client.address import Address
-from llmartifacts.client.answers import causes, lower, pieces
-from llmartifacts.client.sockets import Meter, MeteredAdapter, OutOfTime, metered
-from llmartifacts.client.surroundings import authorities, proxies, user_agent
+from llmartifacts.client.answers import lower, pieces
 from llmartifacts.errors import DeadlineExceeded, InvalidInput, LlmartifactsError, Unreachable
+from llmartifacts.outbound.sockets import Meter, MeteredAdapter, OutOfTime, causes, metered
+from llmartifacts.outbound.surroundings import authorities, proxies, user_agent
 from llmartifacts.records.canonical import parse_json
 
 SECONDS = 10.0

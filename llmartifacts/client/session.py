@@ -32,7 +32,6 @@ from llmartifacts.client.answers import (
     MAX_ERROR,
     Answer,
     Download,
-    causes,
     lower,
     pieces,
     retry_after,
@@ -40,17 +39,10 @@ from llmartifacts.client.answers import (
 )
 from llmartifacts.client.refused import explained, nobody_there
 from llmartifacts.client.rewindable import Rewindable
-from llmartifacts.client.sockets import SLOWEST, Meter, MeteredAdapter, OutOfTime, metered
-from llmartifacts.client.surroundings import (
-    TIMEOUT,
-    authorities,
-    check_token,
-    default_timeout,
-    proxies,
-    seconds,
-    user_agent,
-)
+from llmartifacts.client.surroundings import check_token
 from llmartifacts.errors import DeadlineExceeded, InvalidInput, LlmartifactsError, NotAllowed, TooLarge, Unreachable
+from llmartifacts.outbound.sockets import SLOWEST, Meter, MeteredAdapter, OutOfTime, causes, metered
+from llmartifacts.outbound.surroundings import TIMEOUT, authorities, default_timeout, proxies, seconds, user_agent
 from llmartifacts.wire import error_from_body
 from llmartifacts.wire.freshness import REQUEST_ID
 from llmartifacts.wire.transfer import RANGE_THERE

@@ -10,15 +10,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llmartifacts.errors import InvalidValue
+from llmartifacts.errors import InvalidInput, InvalidValue
 from llmartifacts.records.diff import Change, Diff, diff_components, diff_files, diff_json
 from llmartifacts.records.digest import Digest
 from llmartifacts.records.lineage import Relation
 from llmartifacts.records.manifest import Component, Descriptor, Manifest
+
+if TYPE_CHECKING:
+    from llmartifacts.records.external import Wanted
 
 V = TypeVar("V")
 
@@ -63,8 +66,14 @@ class FileSink(Protocol):
         Raises `InvalidPath`.
         """
 
-    def add_external(self, path: str, url: str, digest: Digest, size: int) -> None:
-        """Name a file that stays where it is, pinned by its digest."""
+    def add_external(self, path: str, url: str, digest: Digest | None = None, size: int | None = None) -> Descriptor:
+        """Name a file that stays where it is; where digest or size are not known, it is read once and pinned.
+
+        Raises `DigestMismatch` if it is something else, and what reading it raises.
+        """
+
+    def add_externals(self, files: Sequence[Wanted]) -> list[Descriptor]:
+        """As `add_external`, of several at once; in their order."""
 
 
 class Config(BaseModel):
@@ -81,12 +90,14 @@ class Kind(ABC, Generic[V]):
         value_type: The class of its values.
         config_model: Model of its config.
         input_relation: How its versions are related to the inputs that they are logged with.
+        external: Whether its files may stay outside the registry, named by URL.
     """
 
     name: ClassVar[str]
     value_type: type[V]
     config_model: ClassVar[type[Config]]
     input_relation: ClassVar[Relation] = "derived_from"
+    external: ClassVar[bool] = False
 
     @abstractmethod
     def pack(self, value: V, files: FileSink) -> Mapping[str, Any]:
@@ -155,6 +166,16 @@ class Kind(ABC, Generic[V]):
         """
         return []
 
+    def documents(self, config: Mapping[str, Any], files: FileView) -> Iterable[str] | None:
+        """Ids of the documents, or items, that a version holds, by which they can be erased; None for a kind of none.
+
+        Nothing heavy is needed for it, and nothing of the index is opened.
+
+        Raises:
+            InvalidValue: The files are not what `pack` writes.
+        """
+        return None
+
     @abstractmethod
     def summary(self, config: Mapping[str, Any]) -> str:
         """One line for people, from the config alone."""
@@ -174,6 +195,23 @@ class Kind(ABC, Generic[V]):
         Raises:
             InvalidInput: The files are not what this kind reads; `origin` names the file and line.
         """
+
+    def read_addresses(self, addresses: Sequence[str], paths: Sequence[Path], options: Mapping[str, str]) -> V:
+        """Read a value that refers to content outside, as `llmartifacts log` does where a source is a URL.
+
+        Args:
+            addresses: `[path=]URL`, at least one.
+            paths: Files and folders beside them.
+            options: As in `read_source`.
+
+        Raises:
+            InvalidInput: An address cannot be used, or this kind's content is always kept in the registry.
+        """
+        raise InvalidInput(
+            f"a {self.name} is read from files, and {addresses[0][:100]!r} is an address",
+            field="SOURCE",
+            next_step="Fetch it first, and name the file.",
+        )
 
 
 def check_options(options: Mapping[str, str], known: Iterable[str]) -> None:

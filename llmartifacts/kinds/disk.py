@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,8 @@ from llmartifacts.records.names import near_names
 
 AnyPath = str | os.PathLike[str]
 _PIECE = 1024 * 1024
+_MARK = "llmartifacts-"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def walk(folder: Path) -> dict[str, Path]:
@@ -162,14 +165,15 @@ def filling(directory: Path) -> Iterator[Path]:
         Conflict: Something lies there already.
         NotAllowed: It cannot be written there.
     """
+    _sweep(directory)
     try:
         if directory.is_symlink() or (directory.exists() and (not directory.is_dir() or any(directory.iterdir()))):
             raise Conflict(
                 f"{directory} is not an empty directory", field="directory", next_step="Name another, or empty it."
             )
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as aside:
-            made = Path(aside) / "files"
+        with _aside(directory) as aside:
+            made = aside / "files"
             made.mkdir()
             yield made
             made.replace(directory)
@@ -179,6 +183,44 @@ def filling(directory: Path) -> Iterator[Path]:
             field="directory",
             next_step="Name a directory that may be written, on a file system with room.",
         ) from None
+
+
+@contextmanager
+def _aside(directory: Path) -> Iterator[Path]:
+    """A private folder beside a directory, locked as long as it is used, and gone at the end."""
+    while True:
+        aside = directory.parent / f".{directory.name}.{_MARK}{os.urandom(8).hex()}"
+        aside.mkdir(mode=0o700)
+        try:
+            held = os.open(aside, _FOLDER)
+        except FileNotFoundError:
+            continue  # a sweep came between mkdir and here; it cannot once the lock is held
+        try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not aside.is_dir():
+                continue
+            yield aside
+            return
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+            os.close(held)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what killed processes left beside a directory. Never fails: it is only tidying."""
+    ours = re.compile(re.escape(f".{directory.name}.{_MARK}") + "[0-9a-f]{16}")
+    with suppress(OSError):
+        with os.scandir(directory.parent) as entries:
+            found = [entry.path for entry in entries if ours.fullmatch(entry.name)]
+        for path in found:
+            with suppress(OSError):
+                held = os.open(path, _FOLDER)
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its process has ended, however it did
+                    shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    os.close(held)
 
 
 def write_new(place: Path, stream: BinaryIO) -> None:

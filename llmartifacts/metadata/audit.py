@@ -151,9 +151,15 @@ def newest(
 
 def stored(s: Session) -> Iterator[StoredEntry]:
     """Every entry, in order, with everything that is recorded of it."""
+    for page in pages(s):
+        yield from page
+
+
+def pages(s: Session) -> Iterator[list[StoredEntry]]:
+    """Every entry as `stored` gives them, a page at a time."""
     last = 0
     while page := stored_after(s, last):
-        yield from page
+        yield page
         last = page[-1].number
 
 

@@ -110,6 +110,16 @@ def packs(s: Session) -> list[PackRow]:
     return [PackRow(_name(row), int(row[1]), int(row[2])) for row in rows]
 
 
+def rows_of(s: Session, pack: str) -> list[tuple[bytes, int, int, int, int]]:
+    """Id and the four numbers of every chunk that is found in a pack."""
+    rows = s.rows(
+        "select k.id, k.place_offset, k.stored, k.length, k.form from chunk k"
+        " where k.pack = (select p.id from pack p where p.name = :name)",
+        {"name": bytes.fromhex(pack)},
+    )
+    return [(bytes(row[0]), row[1], row[2], row[3], row[4]) for row in rows]
+
+
 def problems(s: Session) -> Iterator[str]:
     """What is wrong among packs and chunks, one readable line each."""
     for sql, told in _INVARIANTS:

@@ -59,6 +59,13 @@ class Database(Protocol):
     def size(self) -> int:
         """Bytes it takes."""
 
+    def scrub(self) -> None:
+        """Leave nothing in the files of what was deleted, as far as the database can.
+
+        Raises:
+            Busy: Somebody reads what was; what was deleted is gone for everybody else, and may be called again.
+        """
+
     def check(self) -> list[str]:
         """The database's own problems, one readable line each; empty if it is sound."""
 

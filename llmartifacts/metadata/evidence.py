@@ -21,8 +21,8 @@ def reports_on(
 ) -> list[VersionRow]:
     """A page of the reports of a project that were logged with this content among their inputs, the newest first.
 
-    One that was logged several times is as old as its first log, and withdrawn if any of them is: the same evidence
-    under another name is no new evidence.
+    One that was logged several times is as old as its first log, and withdrawn if any of them is, though that one may
+    have been removed: the same evidence under another name is no new evidence. One that was removed everywhere is none.
 
     Args:
         s: A transaction.
@@ -39,7 +39,8 @@ def reports_on(
         " where v.digest = :d and c.project_id = :p and rc.project_id = :p and rc.kind = 'report')"
         " select min(r.id) from about a join version r on r.digest = a.digest"
         " join collection rc on rc.id = r.collection_id where rc.project_id = :p"
-        " group by r.digest having count(r.yanked_at) = 0 and max(r.vouched) = :v and min(r.id) < :before"
+        " group by r.digest having count(r.yanked_at) = 0 and count(r.removed_at) < count(*)"
+        " and max(r.vouched) = :v and min(r.id) < :before"
         " order by 1 desc limit :n",
         {"d": digest_bytes(digest), "p": project_id, "before": before, "v": int(vouched), "n": PAGE},
     )

@@ -23,7 +23,7 @@ from llmartifacts.errors import (
 _BACKUP = "Restore the file from a backup."
 _ROOM = 64 * 1024
 """Bytes; with less, SQLite cannot make the files that it needs beside the database."""
-_IN_THE_SCHEMA = ("no such", "already exists", "overflow")
+_IN_THE_SCHEMA = ("no such", "already exists", "overflow", "mismatch")
 
 
 @contextmanager

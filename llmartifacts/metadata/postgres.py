@@ -153,6 +153,15 @@ class PostgresDatabase:
             )
         return int(row[0]) if row else 0
 
+    def scrub(self) -> None:
+        """Write the table of manifests anew. What the server archives of its log, only its operator can remove."""
+        with postgres_errors(self.place):
+            connection = self._connections.take()
+            try:
+                connection.execute("vacuum (full) manifest", prepare=False)
+            finally:
+                self._connections.give_back(connection)
+
     def check(self) -> list[str]:
         """Indexes and constraints that do not hold, rows that refer to none, failed checksums of pages."""
         from llmartifacts.metadata.postgres_check import problems

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmartifacts.errors import Conflict, InvalidReference, NotFound, WrongKind
+from llmartifacts.errors import Conflict, InvalidReference, NotFound, Removed, WrongKind
 from llmartifacts.metadata.database import Row, Session
 from llmartifacts.records.digest import Digest, digest_bytes
 from llmartifacts.records.names import near_names
 from llmartifacts.records.promotion import promotion_id
 from llmartifacts.records.rights import unseen_hint
-from llmartifacts.records.times import from_micros
+from llmartifacts.records.times import from_micros, to_text
 from llmartifacts.records.version import Collection, Project
 
 ALL = 1 << 40
@@ -36,12 +36,40 @@ class CollectionRow:
     latest_move: int
 
 
-def find_project(s: Session, name: str, visible: Callable[[str], bool] | None = None) -> tuple[int, int]:
-    """Id and revision of a project. Raises `NotFound` with near names, of those that are `visible`."""
-    row = s.row("select id, revision from project where name_key = :k and name = :n", {"k": name.casefold(), "n": name})
+def find_project(
+    s: Session, name: str, visible: Callable[[str], bool] | None = None, *, removed: bool = False
+) -> tuple[int, int]:
+    """Id and revision of a project; with `removed`, also of one that was removed.
+
+    Raises:
+        NotFound: There is none; with near names, of those that are `visible`.
+        Removed: It was removed.
+    """
+    row = s.row(
+        "select id, revision, removed_at from project where name_key = :k and name = :n",
+        {"k": name.casefold(), "n": name},
+    )
     if row is None:
         raise missing_project(s, name, visible)
+    if row[2] is not None and not removed:
+        raise _removed(name, row[2])
     return row[0], row[1]
+
+
+def removed_at(s: Session, project_id: int) -> int | None:
+    """When a project was removed, in microseconds since 1970, UTC; None if it was not."""
+    row = s.row("select removed_at from project where id = :p", {"p": project_id})
+    return None if row is None or row[0] is None else int(row[0])
+
+
+def _removed(name: str, at: int) -> Removed:
+    return Removed(
+        f"the project {name!r} was removed on {from_micros(at):%Y-%m-%d}, with all of its content",
+        what="project",
+        name=name,
+        at=to_text(from_micros(at)),
+        next_step="Use another project; the name is not used again. The audit tells who removed it, and why.",
+    )
 
 
 def missing_project(s: Session, name: str, visible: Callable[[str], bool] | None = None) -> NotFound:
@@ -78,8 +106,11 @@ def lock_project(s: Session, name: str) -> tuple[int, int]:
 def ensure_project(s: Session, name: str) -> tuple[int, int]:
     """Id and revision of a project, which is made if it is not there."""
     row = s.row(
-        "select id, revision from project where name_key = :k and name = :n {lock}", {"k": name.casefold(), "n": name}
+        "select id, revision, removed_at from project where name_key = :k and name = :n {lock}",
+        {"k": name.casefold(), "n": name},
     )
+    if row is not None and row[2] is not None:
+        raise _removed(name, row[2])
     if row is not None:
         return row[0], row[1]
     return insert_project(s, name), 0
@@ -87,7 +118,13 @@ def ensure_project(s: Session, name: str) -> tuple[int, int]:
 
 def insert_project(s: Session, name: str) -> int:
     """Make a project; returns its id. Raises `Conflict` if it is there, in whatever case."""
-    taken = s.row("select name from project where name_key = :k", {"k": name.casefold()})
+    taken = s.row("select name, removed_at from project where name_key = :k", {"k": name.casefold()})
+    if taken and taken[1] is not None:
+        raise Conflict(
+            f"the name {taken[0]!r} was a project's that was removed, and is not used again",
+            field="project",
+            next_step="Choose another name.",
+        )
     if taken:
         raise Conflict(f"there is a project {taken[0]!r} already", field="project", next_step=f"Use {taken[0]}/….")
     row = s.row(
@@ -107,7 +144,7 @@ def project_record(s: Session, name: str) -> Project:
 def list_projects(s: Session, limit: int | None = None, after: str | None = None) -> list[Project]:
     """Every project, by name; a page of those with names above one."""
     rows = s.rows(
-        f"select {_PROJECT} from project p where p.name > :after order by p.name limit :n",
+        f"select {_PROJECT} from project p where p.name > :after and p.removed_at is null order by p.name limit :n",
         {"after": after or "", "n": ALL if limit is None else limit},
     )
     return [_project(r) for r in rows]

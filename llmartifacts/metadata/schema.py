@@ -152,6 +152,21 @@ MIGRATIONS: tuple[str, ...] = (
     alter table upload add column pieces bigint not null default 0;
     alter table upload add column sent bigint not null default 0;
     """,
+    """
+    alter table version add column removed_at bigint;
+    alter table version add column removed_by {text} not null default '';
+    alter table version add column remove_reason {text} not null default '';
+    alter table version add column remove_rule {text} not null default '';
+    create index version_removed on version(collection_id, number) where removed_at is not null;
+    alter table manifest add column erased_at bigint;
+    alter table project add column removed_at bigint;
+    create table condemned(key {text} primary key, at bigint not null, size bigint not null);
+    create table lease(
+      project_id bigint not null references project(id), digest {bytes} not null, holder {text} not null,
+      until bigint not null, at bigint not null, account {text} not null,
+      primary key(project_id, digest, holder));
+    create index lease_until on lease(until);
+    """,
 )
 
 SCHEMA = len(MIGRATIONS)

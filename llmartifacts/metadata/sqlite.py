@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import apsw
 
 from llmartifacts.errors import Busy, Damaged, NotAllowed, NotFound, UnsafeContent
+from llmartifacts.metadata import sqlite_check
 from llmartifacts.metadata.connections import Connections
 from llmartifacts.metadata.database import Parameters, Row
 from llmartifacts.metadata.failures import database_errors, read_only
@@ -136,12 +137,27 @@ class SqliteDatabase:
         files = [self.path, Path(f"{self.path}-wal")]
         return sum(f.stat().st_size for f in files if f.exists())
 
+    def scrub(self) -> None:
+        """Write the file anew without its free pages, and empty the log. Raises `Busy` where others go on reading."""
+        with database_errors(self.path), self._queue.head(self._wait), self._connections.use() as session:
+            if session.readonly:
+                raise read_only(self.path, session.unwritable)
+            session.connection.execute("vacuum")
+            busy = session.connection.execute("pragma wal_checkpoint(truncate)").fetchall()[0][0]
+        if busy:
+            raise Busy(
+                f"{self.path} is being read as it was before, and keeps what was deleted for that long",
+                field="registry",
+                next_step="Do the same again in a moment.",
+            )
+
     def check(self) -> list[str]:
-        """SQLite's own integrity check."""
+        """SQLite's own integrity check, and of what it does not look at: the header, the definitions, the log."""
         try:
             with self.reading() as session:
                 found = [str(r[0]) for r in session.rows("pragma integrity_check(20)")]
                 found += [f"foreign key: {r}" for r in session.rows("pragma foreign_key_check")]
+                found += sqlite_check.problems(self.path, session)
         except Damaged as error:
             return [error.message]
         return [line for line in found if line != "ok"]

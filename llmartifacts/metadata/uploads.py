@@ -85,6 +85,15 @@ def remove(s: Session, upload_id: str) -> None:
     s.run("delete from upload where id = :u", {"u": upload_id})
 
 
+def remove_holding(s: Session, project_id: int, blobs: Sequence[Digest] | None = None) -> None:
+    """Forget the uploads into a project; with `blobs`, those that hold one of them."""
+    found = [row[0] for row in s.rows("select id from upload where project_id = :p", {"p": project_id})]
+    gone = None if blobs is None else set(blobs)
+    for one in found:
+        if gone is None or gone & held(s, one).keys():
+            remove(s, one)
+
+
 def remove_expired(s: Session) -> None:
     """Forget every upload that has expired."""
     now = {"now": s.now()}
@@ -119,7 +128,8 @@ def in_project(s: Session, project_id: int, digests: Sequence[Digest]) -> dict[D
             "with recursive n(i) as (select 0 union all select n.i + 1 from n where n.i + 1 < :count),"
             " w(blob) as (select substr(:ids, n.i * 32 + 1, 32) from n)"
             " select w.blob, (select max(x.size) from content x join version v on v.digest = x.manifest"
-            " join collection c on c.id = v.collection_id where x.blob = w.blob and c.project_id = :p) from w",
+            " join collection c on c.id = v.collection_id where x.blob = w.blob and c.project_id = :p"
+            " and v.removed_at is null) from w",
             {"ids": b"".join(part), "count": len(part), "p": project_id},
         )
         found |= {digest_from_bytes(row[0]): int(row[1]) for row in rows if row[1] is not None}
@@ -131,7 +141,7 @@ def projects_with(s: Session, digest: Digest) -> dict[str, int]:
     rows = s.rows(
         "select p.name, max(x.size) from content x join version v on v.digest = x.manifest"
         " join collection c on c.id = v.collection_id join project p on p.id = c.project_id"
-        " where x.blob = :b group by p.name",
+        " where x.blob = :b and (v.removed_at is null or x.blob = x.manifest) group by p.name",
         {"b": digest_bytes(digest)},
     )
     return {row[0]: int(row[1]) for row in rows}

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from llmartifacts.errors import Conflict, Damaged, InvalidReference, NotFound
+from llmartifacts.errors import Conflict, Damaged, InvalidReference, NotFound, Removed
 from llmartifacts.metadata.database import Row, Session
 from llmartifacts.metadata.projects import CollectionRow, find_project, missing_collection, missing_project
 from llmartifacts.records.digest import Blob, Digest, digest_bytes, digest_from_bytes
 from llmartifacts.records.manifest import INLINE_BYTES, Manifest
 from llmartifacts.records.names import LATEST, MAX_VERSIONS, near_names, refuse_too_many_tags
 from llmartifacts.records.reference import Reference
-from llmartifacts.records.times import from_micros
+from llmartifacts.records.times import from_micros, to_text
 from llmartifacts.records.version import Version
 
 TOGETHER = 200
 """Rows that one statement asks for."""
 _COLUMNS = (
     "v.id, c.id, c.name, c.kind, v.number, v.digest, v.created_at, v.author, v.message, v.size, v.git_commit, v.run_id,"
-    " v.yanked_at, v.yank_reason, c.latest"
+    " v.yanked_at, v.yank_reason, c.latest, v.removed_at, v.removed_by, v.remove_reason, v.remove_rule"
 )
+_WIDTH = 19
+"""How many those are."""
+KEPT = "exists (select 1 from version v where v.digest = x.manifest and v.removed_at is null)"
+"""Whether a row `x` of `content` is one that a version needs which was not removed."""
+_NEEDED = f"({KEPT} or (x.blob = x.manifest and exists (select 1 from version v where v.digest = x.manifest)))"
+"""As `KEPT`; and of removed versions, the manifest itself, which says what they were."""
 
 
 T = TypeVar("T")
@@ -71,6 +77,10 @@ def _made(row: Row, project: str, body: bytes | None = None, move: int | None = 
         (),
         None if row[12] is None else from_micros(row[12]),
         row[13],
+        removed_at=None if row[15] is None else from_micros(row[15]),
+        removed_by=row[16],
+        remove_reason=row[17],
+        remove_rule=row[18],
     )
     return VersionRow(row[0], row[1], version, body, move, row[14])
 
@@ -89,10 +99,11 @@ _FIND_DIGEST = (
 )
 
 
-def find(s: Session, project_id: int, project: str, reference: Reference) -> VersionRow:
-    """The version that a reference with a selector names.
+def find(s: Session, project_id: int, project: str, reference: Reference, *, removed: bool = False) -> VersionRow:
+    """The version that a reference with a selector names; with `removed`, also one that was removed.
 
     Raises:
+        Removed: It was removed.
         NotFound: No such collection, alias, version or digest, with near names; or digest and selector disagree.
         InvalidReference: It names another project.
         Damaged: The database speaks of the version, and has not all of it.
@@ -109,7 +120,7 @@ def find(s: Session, project_id: int, project: str, reference: Reference) -> Ver
         )
     if row is None:
         raise _missing(s, project_id, reference)
-    found = _made(row[:15], project, row[15], row[16])
+    found = _made(row[:_WIDTH], project, row[_WIDTH], row[_WIDTH + 1])
     if reference.digest is not None and found.version.digest != reference.digest:
         raise NotFound(
             f"{replace(reference, digest=None)} is {found.version.digest}, not {reference.digest}",
@@ -117,7 +128,25 @@ def find(s: Session, project_id: int, project: str, reference: Reference) -> Ver
             name=str(reference),
             next_step=f"The digest belongs to another version; write {reference.name}@{reference.digest}.",
         )
+    if not removed:
+        require_kept(found)
     return found
+
+
+def require_kept(row: VersionRow) -> None:
+    """Refuse a version that was removed. Raises `Removed`."""
+    v = row.version
+    if v.removed_at is not None:
+        raise Removed(
+            f"{v} was removed on {v.removed_at:%Y-%m-%d} by {v.removed_by}: {v.remove_reason or v.remove_rule}",
+            what="version",
+            name=str(v),
+            number=v.number,
+            at=to_text(v.removed_at),
+            by=v.removed_by,
+            reason=v.remove_reason,
+            rule=v.remove_rule,
+        )
 
 
 def find_anywhere(
@@ -331,7 +360,7 @@ def first_of(s: Session, project_id: int, project: str, digest: Digest) -> Versi
     """The version of a project that was the first with some content; None if none has it."""
     row = s.row(
         f"select {_COLUMNS} from version v join collection c on c.id = v.collection_id"
-        " where v.digest = :d and c.project_id = :p order by v.id limit 1",
+        " where v.digest = :d and c.project_id = :p and v.removed_at is null order by v.id limit 1",
         {"d": digest_bytes(digest), "p": project_id},
     )
     return None if row is None else _made(row, project)
@@ -344,7 +373,8 @@ def sizes(s: Session, project_id: int, blobs: Sequence[Digest]) -> dict[Digest, 
         rows = s.rows(
             f"with asked(blob) as (values {', '.join(f'(:b{i})' for i in range(len(some)))})"
             " select a.blob, (select x.size from content x where x.blob = a.blob and exists (select 1 from version v"
-            " join collection c on c.id = v.collection_id where v.digest = x.manifest and c.project_id = :p) limit 1)"
+            " join collection c on c.id = v.collection_id where v.digest = x.manifest and c.project_id = :p"
+            " and v.removed_at is null) limit 1)"
             " from asked a",
             {"p": project_id, **{f"b{i}": digest_bytes(d) for i, d in enumerate(some)}},
         )
@@ -357,8 +387,9 @@ def insert_manifest(s: Session, manifest: Manifest) -> None:
     body = manifest.to_bytes()
     digest = digest_bytes(manifest.digest)
     inline = len(body) <= INLINE_BYTES
-    s.run(
-        "insert into manifest(digest, body, size) values (:d, :b, :n) on conflict do nothing",
+    s.run(  # one that was erased elsewhere is here again, since somebody logs it here
+        "insert into manifest(digest, body, size) values (:d, :b, :n) on conflict(digest) do update"
+        " set body = excluded.body, erased_at = null where manifest.erased_at is not null",
         {"d": digest, "b": body if inline else None, "n": len(body)},
     )
     blobs = needed(manifest)
@@ -385,7 +416,7 @@ def listed(s: Session, manifest: Digest) -> set[Digest]:
 
 def manifest_body(s: Session, digest: Digest) -> tuple[bytes | None, int] | None:
     """Bytes of a manifest (None if kept as a blob) and their number; None if it is not here."""
-    row = s.row("select body, size from manifest where digest = :d", {"d": digest_bytes(digest)})
+    row = s.row("select body, size from manifest where digest = :d and erased_at is null", {"d": digest_bytes(digest)})
     return None if row is None else (row[0], row[1])
 
 
@@ -462,30 +493,59 @@ def needing(s: Session, blob: Digest, limit: int = 20) -> tuple[str, ...]:
     rows = s.rows(
         "select distinct p.name, c.name, v.number from version v join collection c on c.id = v.collection_id"
         " join project p on p.id = c.project_id"
-        " where v.digest = :d or v.digest in (select manifest from content where blob = :d)"
+        " where v.digest = :d or (v.removed_at is null and v.digest in (select manifest from content where blob = :d))"
         " order by p.name, c.name, v.number limit :limit",
         {"d": digest_bytes(blob), "limit": limit},
     )
     return tuple(str(Version(r[0], r[1], "", r[2], blob, from_micros(0)).reference) for r in rows)
 
 
-def all_blobs(s: Session) -> list[Blob]:
-    """Every blob that some version needs."""
-    rows = s.rows(
-        "select distinct x.blob, x.size from content x where x.manifest in (select digest from version) order by x.blob"
-    )
+def all_blobs(s: Session, without: Collection[int] = ()) -> list[Blob]:
+    """Every blob that some version needs; as it would be `without` versions of some ids, were they removed."""
+    if without:
+        going = _only_of(s, without)
+        found = {
+            bytes(blob): size
+            for blob, size, manifest in s.rows(f"select x.blob, x.size, x.manifest from content x where {_NEEDED}")
+            if bytes(manifest) not in going or blob == manifest
+        }
+        rows: list[Row] = sorted(found.items())
+    else:
+        rows = s.rows(f"select distinct x.blob, x.size from content x where {_NEEDED} order by x.blob")
     if any(type(r[1]) is not int or r[1] < 0 for r in rows):
         raise ValueError("a file is listed with a size that is none")
     return [Blob(digest_from_bytes(r[0]), r[1]) for r in rows]
 
 
+def _only_of(s: Session, without: Collection[int]) -> set[bytes]:
+    """Digests of the manifests that nothing would need if versions of some ids were removed."""
+    digests: set[bytes] = set()
+    for some in batched(sorted(without), TOGETHER):
+        values, asked = _values([(i,) for i in some], "i")
+        digests |= {
+            bytes(r[0])
+            for r in s.rows(
+                f"with asked(i) as (values {values}) select v.digest from asked a join version v on v.id = a.i", asked
+            )
+        }
+    gone = set(without)
+    for digest in list(digests):
+        rows = s.rows("select id from version where digest = :d and removed_at is null", {"d": digest})
+        if any(r[0] not in gone for r in rows):
+            digests.discard(digest)
+    return digests
+
+
 def any_blob(s: Session) -> Blob | None:
     """Some blob that is needed; None where nothing is."""
-    row = s.row("select blob, size from content limit 1")
+    row = s.row(f"select x.blob, x.size from content x where {_NEEDED} limit 1")
     return None if row is None else Blob(digest_from_bytes(row[0]), int(row[1]))
 
 
 def first_needed(s: Session) -> dict[Digest, int]:
     """Every blob that some version needs -> a number that grows in the order in which versions came to need them."""
-    rows = s.rows("select x.blob, min(v.id) from content x join version v on v.digest = x.manifest group by x.blob")
+    rows = s.rows(
+        "select x.blob, min(v.id) from content x join version v on v.digest = x.manifest"
+        " where v.removed_at is null or x.blob = x.manifest group by x.blob"
+    )
     return {digest_from_bytes(r[0]): r[1] for r in rows}

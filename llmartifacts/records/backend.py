@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -24,6 +24,10 @@ from llmartifacts.records.policy import Decision, PolicyRecord
 from llmartifacts.records.promotion import HistoryEntry, Promotion, State
 from llmartifacts.records.proof import ConsistencyProof, InclusionProof
 from llmartifacts.records.reference import Reference
+from llmartifacts.records.removal import Removes
+from llmartifacts.records.retention import Retention
+from llmartifacts.records.verification import Repaired as Repaired
+from llmartifacts.records.verification import Verification as Verification
 from llmartifacts.records.version import Collection, Found, Project, RunRecord, Version
 
 Content = bytes | memoryview | Path | BinaryIO
@@ -257,6 +261,9 @@ class Collected:
         before: Bytes stored before: objects and packs.
         after: Bytes stored after.
         left: Of those, bytes in packs that no version needs, and that stay until more of their pack is unneeded.
+        condemned: How many objects and packs nothing needs, and that stay until their grace period is over.
+        waiting: Their bytes.
+        removed: References of the versions that no rule kept.
     """
 
     dry_run: bool
@@ -269,6 +276,9 @@ class Collected:
     before: int
     after: int
     left: int
+    condemned: int = 0
+    waiting: int = 0
+    removed: tuple[str, ...] = ()
 
     @property
     def freed(self) -> int:
@@ -295,35 +305,11 @@ class Migrated:
     problems: tuple[LlmartifactsError, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What `verify` found.
-
-    Attributes:
-        versions: How many versions were checked.
-        blobs: How many blobs were checked.
-        read_data: Whether every byte was read and hashed.
-        problems: What is wrong, each naming the file, the digest and the versions; empty if all is well.
-        packs: How many packs were checked.
-    """
-
-    versions: int
-    blobs: int
-    read_data: bool
-    problems: tuple[LlmartifactsError, ...] = ()
-    packs: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems
-
-
 Progress = Callable[[int, int], None]
 """Takes the bytes done and the bytes in all."""
 
 
-class Backend(Protocol):
+class Backend(Removes, Protocol):
     """The verbs of a registry on records and bytes. Every change writes its audit event in the same transaction.
 
     `project` is a project's name; `actor` is who asks. Errors are those of `llmartifacts.errors`.
@@ -545,8 +531,30 @@ class Backend(Protocol):
     def export_audit(self) -> Iterator[bytes]:
         """Every audit entry in order, as the bytes that are hashed. Raises `Damaged`."""
 
-    def verify(self, *, read_data: bool = False) -> Verification:
-        """Check that everything a version needs is there; with `read_data`, that every byte is right."""
+    def verify(
+        self,
+        *,
+        read_data: bool = False,
+        subset: str = "",
+        project: str = "",
+        name: str = "",
+        progress: Progress | None = None,
+    ) -> Verification:
+        """Check that everything a version needs is there; with `read_data`, that every byte is right.
+
+        With `subset` (`3/20`, `5%`, `50G`) only a part is read; with `name`, the bytes of one collection are checked.
+        """
+
+    def repair(
+        self,
+        source: object | None = None,
+        *,
+        dry_run: bool = False,
+        read_data: bool = True,
+        progress: Progress | None = None,
+        actor: str,
+    ) -> Repaired:
+        """Make damaged and missing bytes right again, from another registry or place of bytes where one is given."""
 
     def stats(self, project: str | None = None, name: str | None = None) -> Stats:
         """Bytes, logical and stored; of one collection also by version. Raises `NotFound`."""
@@ -554,8 +562,16 @@ class Backend(Protocol):
     def storage(self, blobs: Sequence[Blob]) -> list[Storage]:
         """How each blob is stored."""
 
-    def gc(self, *, dry_run: bool = False, compact: bool = False, actor: str) -> Collected:
-        """Free what no version needs; with `compact`, also rows that no content holds any more."""
+    def gc(
+        self,
+        *,
+        dry_run: bool = False,
+        compact: bool = False,
+        grace: timedelta | None = None,
+        rules: Retention | None = None,
+        actor: str,
+    ) -> Collected:
+        """Remove versions that no rule keeps; free what no version needs, with `compact` also rows of no content."""
 
     def migrate(self, *, dry_run: bool = False, progress: Progress | None = None, actor: str) -> Migrated:
         """Cut large blobs that are stored whole into chunks."""

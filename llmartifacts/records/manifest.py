@@ -205,8 +205,11 @@ class Manifest:
         for i, f in enumerate(self.files):
             if type(f.size) is not int or f.size < 0:
                 raise InvalidManifest(f"size {f.size!r} is not a number of bytes", field=f"files[{i}].size")
-            if f.url is not None and not (isinstance(f.url, str) and f.url):
-                raise InvalidManifest("url is not text", field=f"files[{i}].url")
+            if f.url is not None:
+                from llmartifacts.records.external import url_problem  # few manifests need it
+
+                if problem := url_problem(f.url):
+                    raise InvalidManifest(f"the URL {problem}", field=f"files[{i}].url")
         for i, c in enumerate(self.components):
             check_name(c.role, field=f"components[{i}].role")
             check_name(c.kind, field=f"components[{i}].kind")

@@ -32,6 +32,10 @@ class Version:
         aliases: Aliases that point at it now, `latest` included, sorted.
         yanked_at: When it was withdrawn; None if it was not.
         yank_reason: Why it was withdrawn.
+        removed_at: When its content was removed; None if it was not. Its number is never used again.
+        removed_by: Who removed it.
+        remove_reason: Why it was removed, in their words.
+        remove_rule: By which rule, such as `keep-last 10`, `project` or `erase`.
         created: Whether the `log` that returned this made it new.
     """
 
@@ -50,6 +54,10 @@ class Version:
     aliases: tuple[str, ...] = ()
     yanked_at: datetime | None = None
     yank_reason: str = ""
+    removed_at: datetime | None = None
+    removed_by: str = ""
+    remove_reason: str = ""
+    remove_rule: str = ""
     created: bool = False
 
     @property

@@ -7,15 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from llmartifacts.blobs.base import PIECE
 from llmartifacts.blobs.cache import BlobCache, Sink
-from llmartifacts.errors import BlobMissing, Damaged, DigestMismatch
+from llmartifacts.errors import BlobMissing, Damaged, DigestMismatch, NotAllowed
 from llmartifacts.records.backend import BlobSource
 from llmartifacts.records.digest import Blob, Digest
-from llmartifacts.records.manifest import MAX_BYTES, Manifest
+from llmartifacts.records.manifest import MAX_BYTES, Descriptor, Manifest
 from llmartifacts.runtime.task import SLOW
+
+if TYPE_CHECKING:
+    from llmartifacts.external import ExternalFiles
+    from llmartifacts.records.external import Wanted
 
 PATIENCE = 2.0
 """Seconds to wait for another process that fetches the same, and what a blob takes at a slow pace besides."""
@@ -58,6 +62,7 @@ class CachedBlobs:
         upstream: The registry's bytes; None to use the caches only.
         watch: Entered around each fetch from upstream.
         tally: Counts what is fetched and what is there.
+        outside: Gives what fetches the files that versions name by URL; None to use the caches only.
     """
 
     def __init__(
@@ -68,12 +73,14 @@ class CachedBlobs:
         upstream: BlobSource | None = None,
         watch: Watch = _unwatched,
         tally: Tally | None = None,
+        outside: Callable[[], ExternalFiles] | None = None,
     ) -> None:
         self._places = [cache] if folder is None else [folder, cache]
         self._cache = cache
         self._upstream = upstream
         self._watch = watch
         self._tally = tally or Tally()
+        self._outside = outside
         self.all_kept = True
         """Whether all that was fetched lies in the cache itself, not in a private folder because it is read-only."""
 
@@ -88,6 +95,32 @@ class CachedBlobs:
             self._tally.add(fetched=False)
             self._note(path)
         return path is not None
+
+    def fetch_file(self, file: Descriptor) -> Path:
+        """Have a file of a manifest in a cache, verified, from the registry or from outside; returns its place there.
+
+        Raises:
+            BlobMissing: It is nowhere.
+            DigestMismatch: It is damaged wherever it is, or what is kept outside was changed.
+            NotAllowed: It is kept outside, and may not be read.
+            Unreachable: It is kept outside, and cannot be had.
+        """
+        if file.url is None:
+            return self.fetch(file.blob)
+        try:
+            path = self.path(file.blob)
+        except Damaged:
+            if self._outside is None:
+                raise
+        else:
+            self._tally.add(fetched=False)
+            self._note(path)
+            return path
+        with self._cache.turn(file.blob, PATIENCE + file.size / SLOW), self._watch(file.blob):
+            path = self._outside().fetch(file, self._cache)
+        self._tally.add(fetched=True)
+        self._note(path)
+        return path
 
     def fetch(self, blob: Blob) -> Path:
         """Have a blob in a cache, verified; returns its file there.
@@ -136,6 +169,19 @@ class CachedBlobs:
     def path(self, blob: Blob) -> Path:
         """A read-only file of the verified bytes."""
         return self._first(lambda place: place.path(blob))
+
+    # --- Outside: what is kept outside lies in the caches with all else, once it is fetched
+
+    def pin(self, files: Sequence[Wanted]) -> list[Descriptor]:
+        """Nothing is logged here."""
+        raise NotAllowed("what is kept outside is not read here", field="url")
+
+    def prepare(self, files: Sequence[Descriptor]) -> None:
+        """They were fetched before."""
+
+    def source(self, file: Descriptor) -> BlobSource:
+        """These caches."""
+        return self
 
     # --- manifests
 

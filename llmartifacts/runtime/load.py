@@ -13,7 +13,7 @@ from llmartifacts.errors import BlobMissing, Incompatible, LlmartifactsError, No
 from llmartifacts.records.compatibility import Problem, check_set
 from llmartifacts.records.digest import Blob, Digest
 from llmartifacts.records.lock import Lockfile
-from llmartifacts.records.manifest import Manifest
+from llmartifacts.records.manifest import Descriptor, Manifest
 from llmartifacts.records.names import near_names
 from llmartifacts.runtime.failures import Failures, typed
 from llmartifacts.runtime.fetch import CachedBlobs
@@ -146,15 +146,22 @@ def _not_a_bundle(selection: Selection, name: str, manifest: Manifest) -> WrongK
 def _fetch(task: Task[Any], selection: Selection, blobs: CachedBlobs, failures: Failures) -> None:
     """Have every byte in the cache, verified; each blob once, whatever needs it."""
     needed: dict[Blob, list[tuple[str, str]]] = {}
+    files: dict[Blob, Descriptor] = {}
     for name, manifest in selection.manifests.items():
         for role, part in [("", manifest), *((c.role, selection.parts[c.digest]) for c in manifest.components)]:
+            try:
+                packing.check_outside(part)
+            except LlmartifactsError as error:
+                failures.add(name, error)
+                continue
             for file in part.files:
-                if file.url is None:
-                    needed.setdefault(file.blob, []).append((name, f"{role}: {file.path}" if role else file.path))
+                needed.setdefault(file.blob, []).append((name, f"{role}: {file.path}" if role else file.path))
+                if file.url is None or file.blob not in files:  # what the registry has too is taken from there
+                    files[file.blob] = file
 
     def fetch(blob: Blob) -> None:
         try:
-            blobs.fetch(blob)
+            blobs.fetch_file(files[blob])
         except Exception as error:  # noqa: BLE001 - whatever a source raises, the component has failed
             for name, path in needed[blob]:
                 failures.add(name, _named(error, path))
@@ -209,7 +216,7 @@ class _Unpacking:
 
     def _value(self, manifest: Manifest) -> Any:
         if manifest.digest not in self._made:
-            self._made[manifest.digest] = packing.unpack(manifest, self._blobs, self._parts)
+            self._made[manifest.digest] = packing.unpack(manifest, self._blobs, self._parts, self._blobs)
         return self._made[manifest.digest]
 
     def _parts(self, digests: Sequence[Digest]) -> Mapping[Digest, Manifest]:
@@ -226,7 +233,7 @@ class _Unpacking:
         self._failures.refuse()
         try:
             kind = packing.kind_named(manifest.kind)
-            bundle = kind.unpack(manifest.config, packing.StoredFiles(manifest, self._blobs, parts))
+            bundle = kind.unpack(manifest.config, packing.StoredFiles(manifest, self._blobs, parts, self._blobs))
         except Exception as error:  # noqa: BLE001 - as above
             self._failures.add(BUNDLE, error)
             return {}

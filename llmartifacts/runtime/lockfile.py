@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llmartifacts import packing
 from llmartifacts.blobs.cache import BlobCache
 from llmartifacts.errors import Conflict, InvalidInput, LlmartifactsError, NotAllowed, NotFound
 from llmartifacts.records.digest import Blob
 from llmartifacts.records.lock import FILE_NAME, MAX_BYTES, Lockfile
-from llmartifacts.records.manifest import Manifest
+from llmartifacts.records.manifest import Descriptor, Manifest
 from llmartifacts.records.names import did_you_mean, near_names
 from llmartifacts.records.reference import Reference, strings
 from llmartifacts.records.version import Found
@@ -190,11 +191,12 @@ def install(
     target = None if directory is None else _target(Path(directory))
     cache = BlobCache()
     upstream = None if frozen or registry is None else registry.backend.blobs
+    outside = None if frozen or registry is None else lambda: registry.external
     # With a directory, what is cached already is copied from there, and the rest is fetched straight into it.
     blobs = (
-        CachedBlobs(cache, upstream=upstream)
+        CachedBlobs(cache, upstream=upstream, outside=outside)
         if target is None
-        else CachedBlobs(target, folder=cache, upstream=upstream)
+        else CachedBlobs(target, folder=cache, upstream=upstream, outside=outside)
     )
     spec = spec_of(lockfile)
     if upstream is None or registry is None:
@@ -264,21 +266,28 @@ def _fetch_all(
 ) -> int:
     owners: dict[Blob, str] = {}
     bodies: dict[Blob, Manifest] = {}
+    files: dict[Blob, Descriptor] = {}
     for name, manifest in selection.manifests.items():
         for part in (manifest, *(selection.parts[c.digest] for c in manifest.components)):
             body = Blob(part.digest, len(part.to_bytes()))
             owners.setdefault(body, name)
             bodies[body] = part
+            try:
+                packing.check_outside(part)
+            except LlmartifactsError as error:
+                failures.add(name, error)
+                continue
             for file in part.files:
-                if file.url is None:
-                    owners.setdefault(file.blob, name)
+                owners.setdefault(file.blob, name)
+                if file.url is None or file.blob not in files:  # what the registry has too is taken from there
+                    files[file.blob] = file
     total, done = sum(blob.size for blob in owners), 0
     for blob, name in owners.items():
         try:
             if blob in bodies:
                 blobs.keep([bodies[blob]])
             else:
-                path = blobs.fetch(blob)
+                path = blobs.fetch_file(files[blob])
                 if target is not None:
                     target.put(blob, path)
         except LlmartifactsError as error:

@@ -227,6 +227,7 @@ class Refresher(Generic[T]):
                 upstream=registry.backend.blobs,
                 watch=lambda _: task.step("fetching files"),
                 tally=self._tally,
+                outside=lambda: registry.external,
             )
             keep_manifests(blobs, selection, Failures(self._spec))
             known = loaded_values(self._spec, served.lock, served.value)

@@ -138,7 +138,13 @@ class Start(Generic[T]):
                 looked = look_up(registry, self.spec)
                 told = follow(looked.lock, floor_of(known), lambda: identity(registry))
                 selection = complete(registry, looked, self.spec)
-            blobs = CachedBlobs(self.cache, upstream=registry.backend.blobs, watch=_watching(task), tally=self.tally)
+            blobs = CachedBlobs(
+                self.cache,
+                upstream=registry.backend.blobs,
+                watch=_watching(task),
+                tally=self.tally,
+                outside=lambda: registry.external,
+            )
             loaded = self._load(task, selection, blobs, "registry", self.failures)
             lock, name = selection.lock, known.registry if known is not None and told is None else ""
             if blobs.all_kept and not self._is_kept(known, lock):
@@ -207,7 +213,14 @@ class Start(Generic[T]):
                 with inner.step("reading the locked versions", silence=SILENCE):
                     selection = confirm(registry, lock, self.spec, origin=origin)
                 upstream, watch = registry.backend.blobs, _watching(inner)
-                blobs = CachedBlobs(self.cache, folder=folder, upstream=upstream, watch=watch, tally=self.tally)
+                blobs = CachedBlobs(
+                    self.cache,
+                    folder=folder,
+                    upstream=upstream,
+                    watch=watch,
+                    tally=self.tally,
+                    outside=lambda: registry.external,
+                )
                 return self._load(inner, selection, blobs, "lockfile", self.failures)
 
         return offline() if frozen else self._first(fresh, [Spare("what is kept here", offline)], "")

@@ -45,6 +45,7 @@ SUBJECTS = (
     "moves",
     "preview",
     "reading",
+    "removal",
     "runs",
     "transfer",
     "upkeep",

@@ -32,7 +32,9 @@ from llmartifacts.versioning.judge import answering
 if TYPE_CHECKING:
     from llmartifacts.gates.base import Answers
 
-ALONE = frozenset({"begin_upload", "finish_upload", "abort_upload", "gc", "migrate", "exchange"})
+ALONE = frozenset(
+    {"begin_upload", "finish_upload", "abort_upload", "gc", "erase", "remove_project", "migrate", "exchange"}
+)
 """Routes whose handlers take long, or check who asks themselves, and have transactions of their own. Sent twice, they
 do the same again, which changes nothing more."""
 SECRET = frozenset({"create_token"})

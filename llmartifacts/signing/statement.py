@@ -26,7 +26,8 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 APPROVAL = "urn:llmartifacts:approval:1"
 EVALUATION = "urn:llmartifacts:evaluation:1"
 ROTATION = "urn:llmartifacts:key-rotation:1"
-_WHAT = {APPROVAL: "an approval", EVALUATION: "an evaluation", ROTATION: "a change of keys"}
+EXPORT = "urn:llmartifacts:export:1"
+_WHAT = {APPROVAL: "an approval", EVALUATION: "an evaluation", ROTATION: "a change of keys", EXPORT: "an export"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from llmartifacts.errors import LlmartifactsError, NotFound
 from llmartifacts.kinds.base import FileView, Kind
 from llmartifacts.records.canonical import canonical_bytes, parse_json, plain_json
 from llmartifacts.records.digest import Digest, digest_of
+from llmartifacts.records.external import Wanted
 from llmartifacts.records.manifest import Component, Descriptor, Manifest
 from llmartifacts.records.names import check_path, near_names
 
@@ -64,9 +65,16 @@ class MemoryFiles:
         self.content[path] = data
         self.descriptors[path] = Descriptor(path, digest_of(data), len(data))
 
-    def add_external(self, path: str, url: str, digest: Digest, size: int) -> None:
-        """Name a file that stays where it is."""
-        self.descriptors[check_path(path)] = Descriptor(path, digest, size, url)
+    def add_external(self, path: str, url: str, digest: Digest | None = None, size: int | None = None) -> Descriptor:
+        """Name a file that stays where it is, by its digest and its size: nothing is fetched here."""
+        if digest is None or size is None:
+            raise AssertionError(f"{path!r} is not pinned, and a test fetches nothing")
+        self.descriptors[check_path(path)] = made = Descriptor(path, digest, size, url)
+        return made
+
+    def add_externals(self, files: Sequence[Wanted]) -> list[Descriptor]:
+        """Name several."""
+        return [self.add_external(f.path, f.url, f.digest, f.size) for f in files]
 
     # --- FileView
 

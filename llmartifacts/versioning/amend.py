@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from llmartifacts.errors import Conflict
 from llmartifacts.metadata import aliases, audit, projects, versions
 from llmartifacts.records.reference import Reference
+from llmartifacts.records.times import to_micros
 from llmartifacts.records.version import Version
 from llmartifacts.versioning.parts import Parts
 
@@ -25,8 +26,16 @@ def yank(parts: Parts, project: str, reference: Reference, *, reason: str, actor
             )
         if row.version.yanked_at is None:
             versions.yank(s, row.id, reason)
+            yanked = versions.by_id(s, project, [row.id])[0].version.yanked_at
             audit.record(
-                s, project_id, project, actor=actor, verb="yank", subject=str(row.version.reference), reason=reason
+                s,
+                project_id,
+                project,
+                actor=actor,
+                verb="yank",
+                subject=str(row.version.reference),
+                reason=reason,
+                yanked_at=None if yanked is None else to_micros(yanked),
             )
         return versions.complete(s, versions.by_id(s, project, [row.id]))[0]
 

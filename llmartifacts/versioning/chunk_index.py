@@ -16,7 +16,7 @@ from llmartifacts.blobs.base import Driver
 from llmartifacts.blobs.chunks.index import ChunkIndex, NewPack
 from llmartifacts.blobs.forms import BadForm
 from llmartifacts.errors import Damaged
-from llmartifacts.metadata import chunks
+from llmartifacts.metadata import chunks, condemned
 from llmartifacts.metadata.chunks import PackRow
 from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.store import MetadataStore
@@ -49,14 +49,21 @@ class RecordedIndex(ChunkIndex):
         self._lock = threading.Lock()
 
     @contextmanager
-    def within(self, session: Session) -> Iterator[None]:
-        """Work in a write transaction that is open in this thread; outside, each call has one of its own."""
-        before = self._open_session()
+    def within(self, session: Session, *, relying: bool = True) -> Iterator[None]:
+        """Work in a write transaction that is open in this thread; outside, each call has one of its own.
+
+        Args:
+            session: The transaction.
+            relying: Whether what is found in it is what something begins to rely on: then its pack is no longer
+                condemned. Only gc, which looks at everything, relies on nothing.
+        """
+        before = self._open_session(), self._sparing()
         self._local.session = session
+        self._local.sparing = relying and condemned.any_of(session)
         try:
             yield
         finally:
-            self._local.session = before
+            self._local.session, self._local.sparing = before
 
     # --- the index
 
@@ -75,14 +82,17 @@ class RecordedIndex(ChunkIndex):
                 name: Place(pack, offset, stored, length, form)
                 for name, pack, offset, stored, length, form in chunks.find(s, ids)
             }
-        overlay = self._overlay
-        if overlay is None or len(found) == len(ids):
-            return found
-        more = overlay.find([name for name in ids if name not in found])
-        session = self._open_session()
-        if more and session is not None:
-            more = self._record_overlaid(session, overlay, more)
-        return {**found, **more}
+        overlay, session = self._overlay, self._open_session()
+        if overlay is not None and len(found) < len(ids):
+            more = overlay.find([name for name in ids if name not in found])
+            if more and session is not None:
+                more = self._record_overlaid(session, overlay, more)
+            found |= more
+        if session is not None and self._sparing():
+            from llmartifacts.blobs.chunks.pack import key_of
+
+            condemned.spare(session, [key_of(pack) for pack in dict.fromkeys(p.pack for p in found.values())])
+        return found
 
     def add(self, packs: Sequence[NewPack]) -> None:
         """Record packs; a chunk that is known already is from now on found in the newer pack."""
@@ -227,6 +237,9 @@ class RecordedIndex(ChunkIndex):
                 self._overlay = kept if kept.packs else None
 
     # --- transactions
+
+    def _sparing(self) -> bool:
+        return bool(getattr(self._local, "sparing", False))
 
     def _open_session(self) -> Session | None:
         session: Session | None = getattr(self._local, "session", None)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 
+from llmartifacts.blobs.forms import FORMS, RECIPE, key_of
+from llmartifacts.errors import Damaged
 from llmartifacts.gates.base import Answers
-from llmartifacts.metadata import audit, graph, projects, runs, versions
+from llmartifacts.metadata import audit, condemned, graph, projects, removals, runs, versions
 from llmartifacts.metadata.aliases import move_latest, save_head
 from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.projects import CollectionRow
 from llmartifacts.metadata.versions import VersionRow
 from llmartifacts.records.backend import Draft, PromotionRequest, Staging, Target
+from llmartifacts.records.digest import Blob
 from llmartifacts.records.manifest import INLINE_BYTES
 from llmartifacts.records.names import LATEST
 from llmartifacts.records.reference import Reference
@@ -23,6 +26,7 @@ from llmartifacts.versioning.drafts import check_drafts, lacking
 from llmartifacts.versioning.judge import answering
 from llmartifacts.versioning.parts import Parts
 from llmartifacts.versioning.promote import promote_in
+from llmartifacts.versioning.removal import refuse_erased
 
 REPORT = "report"
 
@@ -117,10 +121,12 @@ def _commit(
         if collection is None or collection.kind != draft.manifest.kind:
             collection = projects.ensure_collection(s, project_id, draft.name, draft.manifest.kind, now)
             collections[draft.name] = collection
-        row, created = _version(s, project, collection, draft, who, now)
+        row, created, restored = _version(s, project, collection, draft, who, now)
         move_latest(s, collection, row.version.number, revision=revision, at=now, actor=who.actor)
         inputs = _describe(s, project_id, project, row, draft, created, who)
-        unvouched = {} if _counts(draft, who) else {"vouched": False}
+        more: dict[str, object] = {} if _counts(draft, who) else {"vouched": False}
+        more |= {"restored": True} if restored else {}
+        more |= {"git_commit": draft.git_commit, "run": draft.run} if created else {}
         audit.record(
             s,
             project_id,
@@ -134,7 +140,7 @@ def _commit(
             message=draft.message,
             inputs=inputs,
             tags=dict(draft.tags),
-            **unvouched,
+            **more,
         )
         targets += [Target(Reference(draft.name, project, number=row.version.number), a) for a in draft.aliases]
         made.append(_returned(s, row, draft, created))
@@ -148,7 +154,22 @@ def _commit(
         with chunks_recorded_in(parts, s):
             for one in staged:
                 one.publish()
+    if condemned.any_of(s):
+        needed = {digest: n for draft in drafts for digest, n in versions.needed(draft.manifest).items()}
+        spare(parts, s, [Blob(digest, n) for digest, n in needed.items()])
     return made if len(made) == 1 else _with_final_aliases(drafts, made)
+
+
+def spare(parts: Parts, s: Session, blobs: Iterable[Blob]) -> None:
+    """Let nothing of some stored blobs be condemned any more: a version, or an upload, relies on them from now on."""
+    if not condemned.any_of(s):
+        return
+    large = {key_of(blob.digest, RECIPE): blob for blob in blobs}
+    for key, blob in large.items():
+        condemned.spare(s, [key_of(blob.digest, form) for form in FORMS if form != RECIPE])
+        if condemned.spare(s, [key]):  # then its packs may be condemned too; looking up its chunks spares those
+            with chunks_recorded_in(parts, s), suppress(Damaged):
+                parts.blobs.check(blob, read_data=False)
 
 
 def chunks_recorded_in(parts: Parts, s: Session) -> AbstractContextManager[None]:
@@ -159,12 +180,20 @@ def chunks_recorded_in(parts: Parts, s: Session) -> AbstractContextManager[None]
 
 def _version(
     s: Session, project: str, collection: CollectionRow, draft: Draft, who: _Logger, now: int
-) -> tuple[VersionRow, bool]:
+) -> tuple[VersionRow, bool, bool]:
+    """The version that a draft is or becomes; whether it is new, and whether it had been removed and is back."""
+    restored = False
     known = versions.by_digest(s, project, collection.id, draft.manifest.digest) if collection.head else None
+    if known is not None and known.version.removed_at is not None:
+        refuse_erased(known)
+        versions.insert_manifest(s, draft.manifest)
+        removals.restore(s, known.id)
+        known = versions.by_digest(s, project, collection.id, draft.manifest.digest) or known
+        restored = True
     if known is not None:
         if draft.manifest.kind == REPORT and who.vouched:
             versions.vouch(s, known.id)
-        return known, False
+        return known, False, restored
     versions.insert_manifest(s, draft.manifest)
     version_id = versions.insert(
         s,
@@ -190,7 +219,7 @@ def _version(
         draft.git_commit,
         draft.run,
     )
-    return VersionRow(version_id, collection.id, version), True
+    return VersionRow(version_id, collection.id, version), True, False
 
 
 def _counts(draft: Draft, who: _Logger) -> bool:

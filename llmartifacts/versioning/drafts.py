@@ -23,6 +23,7 @@ from llmartifacts.records.arguments import check_line, check_text, shown, told_b
 from llmartifacts.records.backend import Draft, Input
 from llmartifacts.records.compatibility import Member, refuse_misfits
 from llmartifacts.records.digest import Digest
+from llmartifacts.records.external import REMOTE, parse_place
 from llmartifacts.records.lineage import Relation
 from llmartifacts.records.manifest import Component, Manifest
 from llmartifacts.records.names import check_alias, check_name, check_tags
@@ -33,8 +34,6 @@ MAX_DRAFTS = 10_000
 MAX_INPUTS = 1_000
 MAX_ALIASES = 64
 BUNDLE = "bundle"
-REMOTE = ("https://", "s3://")
-"""How a URL of content that is kept outside begins; a file of this machine is nobody's business elsewhere."""
 _STRANGE: tuple[Relation, ...] = ("derived_from", "evaluated_with")
 """Relations that versions of a kind that is not installed here may have to their inputs."""
 
@@ -54,6 +53,7 @@ def checked(draft: Draft) -> Draft:
     kind = packing.kind_named(manifest.kind) if plugins.is_installed("kinds", manifest.kind) else None
     if kind is not None:
         _check_config(kind, manifest)
+        packing.check_external(kind, manifest)
     _check_files(manifest)
     return replace(
         draft,
@@ -136,11 +136,11 @@ def _check_files(manifest: Manifest) -> None:
         if sizes.setdefault(file.digest, file.size) != file.size:
             told = f"{file.path!r} has the digest of a file of {sizes[file.digest]:,} bytes, and says {file.size:,}"
             raise InvalidManifest(told, field=f"files[{i}].size")
-        if file.url is not None and not file.url.startswith(REMOTE):
+        if file.url is not None and parse_place(file.url, field=f"files[{i}].url").scheme not in REMOTE:
             raise InvalidManifest(
                 f"{shown(file.url)} is no place that everybody can fetch from",
                 field=f"files[{i}].url",
-                next_step=f"Use {' or '.join(REMOTE)}; what lies on one machine is logged as a file.",
+                next_step="Use https:// or s3://; what lies on one machine is logged as a file.",
             )
 
 

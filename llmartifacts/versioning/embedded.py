@@ -15,12 +15,13 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from llmartifacts import plugins
+from llmartifacts.blobs.disk import make_folders, sync_folder
 from llmartifacts.blobs.failures import storage_errors
 from llmartifacts.blobs.store import BlobStore
 from llmartifacts.errors import Conflict, Damaged, NotFound
@@ -36,6 +37,7 @@ from llmartifacts.records.backend import (
     Progress,
     PromotionRequest,
     Reading,
+    Repaired,
     Staging,
     Stats,
     Storage,
@@ -51,6 +53,7 @@ from llmartifacts.records.policy import Decision, PolicyRecord
 from llmartifacts.records.promotion import HistoryEntry, Promotion, State
 from llmartifacts.records.proof import ConsistencyProof, InclusionProof
 from llmartifacts.records.reference import Reference
+from llmartifacts.records.retention import Retention
 from llmartifacts.records.version import Collection, Project, RunRecord, Version
 from llmartifacts.versioning import (
     amend,
@@ -75,6 +78,7 @@ from llmartifacts.versioning.migrate import migrate
 from llmartifacts.versioning.parts import Parts
 from llmartifacts.versioning.promote import promote
 from llmartifacts.versioning.read import read
+from llmartifacts.versioning.removing import Removing
 
 if TYPE_CHECKING:
     from llmartifacts.versioning.downloads import Downloads
@@ -85,7 +89,7 @@ Visible = Callable[[str], bool]
 R = TypeVar("R")
 
 
-class EmbeddedBackend:
+class EmbeddedBackend(Removing):
     """The `Backend` over one directory. Safe to use from several threads and processes, and after a fork."""
 
     def __init__(self, parts: Parts) -> None:
@@ -104,10 +108,11 @@ class EmbeddedBackend:
         with storage_errors("make", place):
             if _is_there(place) and (not place.is_dir() or any(place.iterdir())):
                 raise _taken(place)
-            place.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(place.parent)
             aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name[:64]}."))
         try:
-            aside.chmod(0o755)
+            with storage_errors("make", place):
+                aside.chmod(0o755)
             database = plugins.load("metadata", "sqlite")(aside / DATABASE, create=True)
             store = MetadataStore(database, create=True)
             with store.writing() as s:
@@ -119,7 +124,9 @@ class EmbeddedBackend:
             with storage_errors("make", place):
                 (aside / "blobs").mkdir()
                 (aside / "tmp").mkdir()
+                sync_folder(aside)
                 _give_name(aside, place)
+                sync_folder(place.parent)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
@@ -461,9 +468,40 @@ class EmbeddedBackend:
         """Every audit entry in order, as the bytes that are hashed."""
         return auditlog.export(self._parts)
 
-    def verify(self, *, read_data: bool = False) -> Verification:
+    def verify(
+        self,
+        *,
+        read_data: bool = False,
+        subset: str = "",
+        project: str = "",
+        name: str = "",
+        progress: Progress | None = None,
+    ) -> Verification:
         """Check that everything a version needs is there."""
-        return verify.verify(self._parts, read_data=read_data)
+        return verify.verify(
+            self._parts, read_data=read_data, subset=subset, project=project, name=name, progress=progress
+        )
+
+    def repair(
+        self,
+        source: object | None = None,
+        *,
+        dry_run: bool = False,
+        read_data: bool = True,
+        progress: Progress | None = None,
+        actor: str,
+    ) -> Repaired:
+        """Make damaged and missing bytes right again."""
+        from llmartifacts.versioning.repair import other, repair  # its own work is rare
+
+        return repair(
+            self._parts,
+            actor=actor,
+            other=other(source),
+            dry_run=dry_run,
+            read_data=read_data,
+            progress=progress,
+        )
 
     def stats(self, project: str | None = None, name: str | None = None) -> Stats:
         """Bytes, logical and stored; of one collection also by version."""
@@ -473,9 +511,17 @@ class EmbeddedBackend:
         """How each blob is stored."""
         return stats.storage(self._parts, blobs)
 
-    def gc(self, *, dry_run: bool = False, compact: bool = False, actor: str) -> Collected:
-        """Free what no version needs."""
-        return gc(self._parts, actor=actor, dry_run=dry_run, compact=compact)
+    def gc(
+        self,
+        *,
+        dry_run: bool = False,
+        compact: bool = False,
+        grace: timedelta | None = None,
+        rules: Retention | None = None,
+        actor: str,
+    ) -> Collected:
+        """Remove versions that no rule keeps; free what no version needs."""
+        return gc(self._parts, actor=actor, dry_run=dry_run, compact=compact, grace=grace, rules=rules)
 
     def migrate(self, *, dry_run: bool = False, progress: Progress | None = None, actor: str) -> Migrated:
         """Cut large blobs that are stored whole into chunks."""

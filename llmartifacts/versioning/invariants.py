@@ -8,6 +8,19 @@ from llmartifacts.metadata.database import Session
 
 _INVARIANTS = (
     (
+        "select p.name, p.name_key from project p where lower(p.name) <> p.name_key",
+        "the project {0} is found as {1}, which is another name",
+    ),
+    (
+        "select c.name, c.name_key from collection c where lower(c.name) <> c.name_key",
+        "the collection {0} is found as {1}, which is another name",
+    ),
+    (
+        "select count(*) from edge e where e.relation not in ('derived_from', 'contains', 'evaluated_with',"
+        " 'produced_by') having count(*) > 0",
+        "{0} edges of lineage are of no kind that there is",
+    ),
+    (
         "select c.name, a.name, coalesce(cast(a.number as text), '-'), coalesce(cast(m.new as text), '-')"
         " from alias a join collection c on c.id = a.collection_id"
         " left join move m on m.collection_id = a.collection_id and m.alias = a.name and m.number = a.move"
@@ -62,7 +75,7 @@ _INVARIANTS = (
         "move {2} of {0}:{1} does not belong to its promotion",
     ),
     (
-        "select count(*) from manifest m where m.body is null and not exists"
+        "select count(*) from manifest m where m.body is null and m.erased_at is null and not exists"
         " (select 1 from content x where x.manifest = m.digest and x.blob = m.digest) having count(*) > 0",
         "{0} manifests are kept as files, and not on the list of what is needed",
     ),

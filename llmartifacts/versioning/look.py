@@ -136,7 +136,8 @@ def lineage(
     """The whole closure of a version, through projects that are visible."""
     with parts.metadata.reading() as s:
         project_id, _ = projects.find_project(s, project)
-        return graph.closure(s, versions.find(s, project_id, project, reference).id, direction, visible)
+        row = versions.find(s, project_id, project, reference, removed=True)
+        return graph.closure(s, row.id, direction, visible)
 
 
 def list_runs(

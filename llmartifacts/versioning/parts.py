@@ -36,6 +36,7 @@ class Parts:
         authenticated: Whether who acts had to prove it, as on a server. Then what comes from outside is checked anew,
             nobody approves as somebody else, and a project is made by those who may, not by the first log.
         allowed_gates: Functions that gates of the kind `python` may run here; None for any.
+        shared: Whether several servers work on the database or the place of the bytes.
         mark: What the place of the bytes is marked with; empty where nothing marks it.
     """
 
@@ -45,6 +46,7 @@ class Parts:
     authenticated: bool = False
     allowed_gates: frozenset[str] | None = None
     mark: str = ""
+    shared: bool = False
     _manifests: OrderedDict[Digest, Manifest] = field(default_factory=OrderedDict)
     _held: int = 0
     _lock: Lock = field(default_factory=Lock)
@@ -102,6 +104,13 @@ class Parts:
             self._held += size
             while len(self._manifests) > REMEMBERED or self._held > REMEMBERED_BYTES:
                 self._held -= len(self._manifests.popitem(last=False)[1].to_bytes())
+
+    def forget(self, digests: Sequence[Digest]) -> None:
+        """Let go of parsed manifests."""
+        with self._lock:
+            for digest in digests:
+                known = self._manifests.pop(digest, None)
+                self._held -= 0 if known is None else len(known.to_bytes())
 
     def needing(self, s: Session, blob: Digest) -> tuple[str, ...]:
         """Versions that need a blob, for an error; none where they may lie in projects that not everybody may see."""

@@ -2,8 +2,7 @@
 
 One pass over the audit, with a look-up or two for each entry and little memory: counts, the newest version of each
 collection, the ids of keys. Then the counts must agree, so that nothing is there that no entry tells of. What no entry
-tells of is not compared: free labels, the Git commit and run of a version, and edges of lineage beyond those of its
-inputs.
+tells of is not compared: edges of lineage beyond those of inputs, and what early releases did not write there.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from typing import Any
 from llmartifacts.errors import LlmartifactsError
 from llmartifacts.metadata import attestations, audit
 from llmartifacts.metadata.database import Row, Session
-from llmartifacts.records.canonical import canonical_bytes
+from llmartifacts.records.canonical import canonical_bytes, decode_json
 from llmartifacts.records.digest import Digest, digest_bytes, digest_from_bytes, digest_of
 from llmartifacts.records.promotion import promotion_id
 from llmartifacts.records.reference import Reference
-from llmartifacts.records.times import from_micros, to_text
-from llmartifacts.versioning import replay_accounts, replay_signed
+from llmartifacts.records.times import from_micros, parse_time, to_micros, to_text
+from llmartifacts.versioning import replay_accounts, replay_logs, replay_removals, replay_signed
 
 _VERSION = (
     "select v.digest, v.created_at, v.author, v.message, v.yanked_at, v.yank_reason, v.id, c.latest, v.vouched"
@@ -45,7 +44,6 @@ _UNDONE = (
     "select m.undone_by from move m join collection c on c.id = m.collection_id join project p on p.id = c.project_id"
     " where p.name_key = :p and c.name_key = :c and m.alias = :a and m.revision = :undone"
 )
-_INPUT = "select 1 from edge e join version v on v.id = e.parent where e.child = :id and v.digest = :d"
 _RUN = (
     "select x.name, x.author, x.status, x.error from run x join project p on p.id = x.project_id"
     " where p.name_key = :p and x.id = :r"
@@ -75,6 +73,8 @@ _COUNTS = {
     "signed statements and withdrawals": "select count(*) from attestation",
 }
 
+_SAME_TIME = 60_000_000
+"""Microseconds by which two times of one transaction may differ."""
 Event = Mapping[str, Any]
 
 
@@ -84,69 +84,97 @@ class _Told:
 
     Attributes:
         counts: How many of what.
-        latest: Keys of project and collection -> number of the version that was logged last.
+        logs: Versions, their tags and the moves of `latest`.
         keys: Ids of the trusted keys.
-        unvouched: Keys of projects and references of the reports that nobody vouches for.
         accounts: Accounts, grants and tokens.
+        removals: Versions and projects that were removed.
+        projects: Keys of the projects that entries are of.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
-    latest: dict[tuple[str, str], int] = field(default_factory=dict)
+    logs: replay_logs.LogsTold = field(default_factory=replay_logs.LogsTold)
     keys: set[str] = field(default_factory=set)
-    unvouched: set[tuple[str, str]] = field(default_factory=set)
     accounts: replay_accounts.AccountsTold = field(default_factory=replay_accounts.AccountsTold)
+    removals: replay_removals.RemovalsTold = field(default_factory=replay_removals.RemovalsTold)
+    projects: set[str] = field(default_factory=set)
 
 
-def disagreements(s: Session) -> Iterator[str]:
-    """Where the records are not what the audit says, one readable line each."""
+def disagreements(s: Session, *, filing: bool = False) -> Iterator[str]:
+    """Where the records are not what the audit says, one readable line each.
+
+    Args:
+        s: A transaction.
+        filing: Also hold what is recorded beside each entry, by which it is found, against the entry.
+    """
     told = _Told()
-    for number, entry, _ in audit.entries(s):
-        try:
-            event = audit.parsed(entry)
-            look = _LOOK.get(event["verb"])
-            if look is not None:
-                yield from look(s, event, told)
-            told.accounts.tell(event)
-        except (AttributeError, KeyError, TypeError, ValueError, LlmartifactsError) as error:
-            yield f"audit entry {number} cannot be read: {type(error).__name__}: {error}"
-    for (project, name), newest in told.latest.items():
-        row = s.row(_VERSION, {"p": project, "c": name, "n": newest})
-        if row is None or row[7] != newest:
-            yield f"{name}:latest is not v{newest}, and the audit tells that it was logged last"
-    for project, subject in sorted(told.unvouched):
-        row = _version(s, {"project": project, "subject": subject})
-        if row is not None and row[8] != 0:
-            yield f"{subject} counts as evidence, and the audit tells of nobody who vouches for it"
-    told.counts["reports that nobody vouches for"] = len(told.unvouched)
+    for stored in audit.pages(s):
+        entries = [(one, _parsed(one.entry)) for one in stored]
+        events = [event for _, event in entries if not isinstance(event, Exception)]
+        page = replay_logs.Page(s, events, told.logs)
+        keys = iter(page.keys)
+        for one, event in entries:
+            if isinstance(event, Exception):
+                yield f"audit entry {one.number} cannot be read: {type(event).__name__}: {event}"
+                continue
+            if filing and (wrong := _misfiled(one, event)):
+                yield f"audit entry {one.number}: {wrong}"
+            key = next(keys)
+            try:
+                told.removals.tell(event)
+                if event["project"]:  # on one machine the first log makes a project, and no entry says so by itself
+                    told.projects.add(event["project"].casefold())
+                if event["verb"] == "log":
+                    yield from replay_logs.logged(s, event, key, one.at, page, told.logs)
+                    continue
+                if event["verb"] == "tag":
+                    replay_logs.tagged(event, key, page, told.logs)
+                look = _LOOK.get(event["verb"])
+                if look is not None:
+                    yield from look(s, event, told)
+                told.accounts.tell(event)
+            except (AttributeError, KeyError, TypeError, ValueError, LlmartifactsError) as error:
+                yield f"audit entry {one.number} cannot be read: {type(error).__name__}: {error}"
+    yield from replay_logs.disagreements(s, told.logs)
+    told.counts["versions"] = told.logs.versions
+    told.counts["projects"] = len(told.projects)
+    told.counts["reports that nobody vouches for"] = len(told.logs.unvouched)
     try:
         yield from replay_signed.keys_disagree(s, told.keys)
     except LlmartifactsError as error:
         yield error.message
     yield from replay_accounts.disagreements(s, told.accounts)
+    yield from replay_removals.disagreements(s, told.removals)
     for what, sql in _COUNTS.items():
         row = s.row(sql)
         if row is None or row[0] != told.counts[what]:
             yield f"there are {row[0] if row else 0} {what}, and the audit tells of {told.counts[what]}"
 
 
-def _logged(s: Session, event: Event, told: _Told) -> Iterator[str]:
-    row, reference = _version(s, event), Reference.parse(event["subject"])
-    told.latest[event["project"].casefold(), reference.name.casefold()] = reference.number or 0
-    if event["body"].get("vouched", True):
-        told.unvouched.discard((event["project"], event["subject"]))
-    elif event["body"]["created"]:
-        told.unvouched.add((event["project"], event["subject"]))
-    if row is not None:
-        for one in map(Reference.parse, event["body"]["inputs"]):
-            itself = (one.name, one.number, one.digest) == (reference.name, reference.number, event["body"]["digest"])
-            if not itself and (one.digest is None or not _is(s, _INPUT, id=row[6], d=one.digest)):
-                yield f"{event['subject']}: its input {one} is not recorded, and the audit tells of it"
-    if not event["body"]["created"]:
-        return
-    told.counts["versions"] += 1
-    said = (event["body"]["digest"], event["at"], event["actor"], event["body"]["message"])
-    stored = None if row is None else (digest_from_bytes(row[0]), to_text(from_micros(row[1])), row[2], row[3])
-    yield from _compared(event["subject"], ("digest", "time", "author", "message"), said, stored)
+def _parsed(entry: bytes) -> dict[str, Any] | Exception:
+    """One entry as the JSON object that was hashed; or why it is none, or not an entry at all."""
+    try:
+        event: dict[str, Any] = decode_json(entry.decode())
+        if any(type(event[name]) is not str for name in ("project", "at", "actor", "verb", "subject")):
+            raise TypeError("a field of an entry is text")
+        if type(event["body"]) is not dict:
+            raise TypeError("the body of an entry is an object")
+        replay_logs.key_of(event)
+    except (AttributeError, KeyError, TypeError, ValueError, LlmartifactsError) as error:
+        return error
+    return event
+
+
+def _misfiled(stored: audit.StoredEntry, event: Event) -> str:
+    """What is recorded beside an entry and is not what it says."""
+    recorded = {"project": stored.project, "verb": stored.verb, "subject": stored.subject}
+    wrong = [name for name, value in recorded.items() if event[name] != value]
+    try:
+        same = to_micros(parse_time(event["at"])) == stored.at
+    except (OverflowError, ValueError, TypeError, LlmartifactsError):
+        same = False
+    if not same:
+        wrong.append("time")
+    return ", ".join(f"its {name} is not what it says" for name in wrong)
 
 
 def _yanked(s: Session, event: Event, told: _Told) -> Iterator[str]:
@@ -154,12 +182,15 @@ def _yanked(s: Session, event: Event, told: _Told) -> Iterator[str]:
     row = _version(s, event)
     stored = None if row is None else (row[4] is not None, row[5])
     yield from _compared(event["subject"], ("withdrawal", "reason"), (True, event["body"]["reason"]), stored)
+    if row is not None and row[4] is not None and row[4] != event["body"].get("yanked_at", row[4]):
+        yield f"{event['subject']}: the time of its withdrawal is not what the audit says"
 
 
 def _moved(s: Session, event: Event, told: _Told) -> Iterator[str]:
     told.counts["promotions"] += 1
     project, subject, body = event["project"], event["subject"], event["body"]
     revision = int(subject.rpartition("@r")[2])
+    told.logs.revisions[project.casefold()] = revision
     row = s.row(_PROMOTION, {"p": project.casefold(), "r": revision})
     asked = (body.get("policy"), bool(body.get("break_glass")), event["verb"], body.get("approvals", []))
     said = (event["at"], event["actor"], body["reason"], body["ticket"], body["undoes"], *asked)
@@ -224,9 +255,12 @@ def _key(s: Session, event: Event, told: _Told) -> Iterator[str]:
 
 
 def _project(s: Session, event: Event, told: _Told) -> Iterator[str]:
-    told.counts["projects"] += 1
-    if s.row("select 1 from project where name = :p", {"p": event["subject"]}) is None:
+    told.projects.add(event["subject"].casefold())
+    row = s.row("select created_at from project where name = :p", {"p": event["subject"]})
+    if row is None:
         yield f"the project {event['subject']} is missing, and the audit tells of it"
+    elif abs(row[0] - to_micros(parse_time(event["at"]))) > _SAME_TIME:
+        yield f"the project {event['subject']}: the time is not what the audit says"
 
 
 def _ran(s: Session, event: Event, told: _Told) -> Iterator[str]:
@@ -251,7 +285,6 @@ _SIGNED: Mapping[str, Callable[[Session, Event], Iterator[str]]] = {
     "withdraw": replay_signed.withdrawn,
 }
 _LOOK: Mapping[str, Callable[[Session, Event, _Told], Iterator[str]]] = {
-    "log": _logged,
     "yank": _yanked,
     "promote": _moved,
     "rollback": _moved,

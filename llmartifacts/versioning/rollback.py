@@ -193,7 +193,9 @@ def _served_before(
 
 def _check_goal(s: Session, project: str, collection: CollectionRow, number: int | None) -> None:
     if number is not None:
-        refuse_withdrawn(s, versions.by_number(s, project, collection.id, number))
+        row = versions.by_number(s, project, collection.id, number)
+        versions.require_kept(row)
+        refuse_withdrawn(s, row)
 
 
 def _nothing(s: Session, collection: CollectionRow, alias: str) -> Exception:

@@ -43,8 +43,10 @@ def stats(parts: Parts, project: str | None = None, name: str | None = None) -> 
         ledger = _Ledger(parts, needed)
         rows = s.rows(
             "select c.id, c.name, c.kind, p.name, count(v.id), coalesce(sum(v.size), 0), max(v.number)"
-            " from collection c join project p on p.id = c.project_id left join version v on v.collection_id = c.id"
-            " where (cast(:p as text) is null or p.name = :p) and (cast(:n as text) is null or c.name = :n)"
+            " from collection c join project p on p.id = c.project_id"
+            " left join version v on v.collection_id = c.id and v.removed_at is null"
+            " where p.removed_at is null"
+            " and (cast(:p as text) is null or p.name = :p) and (cast(:n as text) is null or c.name = :n)"
             " group by c.id, c.name, c.kind, p.name order by p.name, c.name",
             {"p": project, "n": name},
         )
@@ -209,7 +211,8 @@ def _by_version(
     by_version = []
     for number, raw, logical, inline in s.rows(
         "select v.number, v.digest, v.size, coalesce(length(m.body), 0) from version v"
-        " left join manifest m on m.digest = v.digest where v.collection_id = :c order by v.number",
+        " left join manifest m on m.digest = v.digest where v.collection_id = :c and v.removed_at is null"
+        " order by v.number",
         {"c": collection_id},
     ):
         before, digest = tally.size, digest_from_bytes(raw)
@@ -236,7 +239,8 @@ def _blobs(
     s: Session, *, collection: int | None = None, number: int | None = None, manifest: bytes | None = None
 ) -> list[Digest]:
     """The blobs of a collection, of one version of it, or of one manifest."""
-    selected = "select distinct x.blob from content x join version v on v.digest = x.manifest where "
+    selected = "select distinct x.blob from content x join version v on v.digest = x.manifest"
+    selected += " where v.removed_at is null and"
     if manifest is not None:
         rows = s.rows("select blob from content where manifest = :m", {"m": manifest})
     elif number is None:

@@ -76,7 +76,7 @@ def open_team(
             scratch = cache.root / _ASIDE if folder is None else folder / _ASIDE
         sweep(scratch)
         store = BlobStore(driver, cache=cache, scratch=scratch, index=lambda given: RecordedIndex(metadata, given))
-        return EmbeddedBackend(Parts(metadata, store, getattr(opened, "place", ""), mark=mark))
+        return EmbeddedBackend(Parts(metadata, store, getattr(opened, "place", ""), mark=mark, shared=True))
     except BaseException:
         opened.close()
         raise

@@ -43,7 +43,7 @@ from llmartifacts.metadata.uploads import UploadRow
 from llmartifacts.records.digest import Blob, Digest
 from llmartifacts.records.times import from_micros
 from llmartifacts.versioning import standing
-from llmartifacts.versioning.commit import chunks_recorded_in
+from llmartifacts.versioning.commit import chunks_recorded_in, spare
 from llmartifacts.versioning.parts import Parts
 
 PREFIX = "uploads/"
@@ -405,6 +405,7 @@ def _finished(
         with parts.metadata.writing() as s, chunks_recorded_in(parts, s):
             _own(s, project, upload_id, account)
             uploads.hold(s, upload_id, received.checked.values())
+            spare(parts, s, received.checked.values())
             uploads.extend(s, upload_id, s.now() + limits.keep * 1_000_000)
             received.publish()
         return list(received.checked)

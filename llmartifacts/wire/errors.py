@@ -42,6 +42,7 @@ TABLE: dict[str, tuple[int, int]] = {
     "too_large": (WRONG_USE, 413),
     "missing_extra": (WRONG_USE, 501),
     "not_found": (NOT_FOUND, 404),
+    "removed": (NOT_FOUND, 404),
     "conflict": (CONFLICT, 409),
     "alias_moved": (CONFLICT, 409),
     "busy": (CONFLICT, 503),

@@ -18,6 +18,7 @@ from llmartifacts.wire.bodies import evidence as e
 from llmartifacts.wire.bodies import lineage as n
 from llmartifacts.wire.bodies import moves as m
 from llmartifacts.wire.bodies import reading as r
+from llmartifacts.wire.bodies import removal as x
 from llmartifacts.wire.bodies import server as s
 from llmartifacts.wire.bodies import transfer as t
 from llmartifacts.wire.bodies import upkeep as c
@@ -288,6 +289,18 @@ ROUTES: tuple[Route, ...] = (
     _get("stats", f"{P}/stats", _READ, "Bytes of a project's collection", c.Stats, c.StatsQuery, slow=True),
     _get("registry_stats", "/stats", _OPERATE, "Bytes of the whole registry", c.Stats, slow=True),
     _post("gc", "/gc", _OPERATE, "Free what no version needs", c.CollectRequest, c.Collected, slow=True),
+    _post("erase", f"{P}/erase", _ADMIN, "Erase documents for good", x.EraseRequest, x.Erased, slow=True),
+    _post(
+        "remove_project",
+        "/project-removals",
+        _OPERATE,
+        "Remove a project, with proof",
+        x.ProjectRemoval,
+        x.RemovedProject,
+        slow=True,
+    ),
+    _post("lease", f"{P}/leases", _READ, "Hold versions that one may read, for a time", x.LeaseRequest, x.Lease),
+    _get("leases", f"{P}/leases", _READ, "What is held", Page[x.Lease]),
     _post("migrate", "/migrate", _OPERATE, "Cut large blobs into chunks", c.MigrateRequest, c.Migrated, slow=True),
     # preview
     _ask("preview", f"{P}/preview", _READ, "Render a prompt", s.PreviewRequest, s.Preview),

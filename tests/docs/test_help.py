@@ -19,8 +19,10 @@ from llmartifacts.cli.welcome import FIRST_STEPS
 PROGRAM: Any = typer.main.get_command(build())
 DESIGNED = {
     *("demo", "init", "log", "ls", "show", "diff", "pull", "promote", "rollback", "history", "state", "yank"),
-    *("alias", "tag", "lineage", "run", "lock", "install", "verify", "gc", "stats", "migrate", "project"),
+    *("alias", "tag", "lineage", "run", "lock", "install", "verify", "repair", "gc", "stats", "migrate", "project"),
     *("eval", "dataset", "policy", "gate", "evidence", "approve", "key", "review", "audit"),
+    *("backup", "restore", "export", "import"),
+    *("erase", "lease"),
     *("serve", "login", "logout", "user", "team", "grant", "token"),
 }
 WIDTH = 80

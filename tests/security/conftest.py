@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,19 @@ def _exercise(registry: Any, backend: Any, tmp_path: Path) -> None:
     registry.yank("y:v1", reason="leaks")
     registry.audit_log(), registry.audit_checkpoint(), list(registry.export_audit()), registry.verify_audit()
     registry.gc(dry_run=True), registry.gc(compact=True), registry.migrate()
+    registry.repair(), registry.check_external(), registry.backup(str(tmp_path / "backup"))
+    registry.export(tmp_path / "export.llma", "a")
+    backend.create_project("other", actor="ann")
+    registry.import_file(tmp_path / "export.llma", project="other")
+    registry.lease("a:v1", holder="web", length=timedelta(days=1)), registry.leases()
+    registry.log("h", la.Files({"text": b"held"})), registry.log("h", la.Files({"text": b"newer"}))
+    registry.gc(keep_last=1, collections="h", grace=timedelta(hours=1))
+    second = la.Report("s", {"a:v1": registry.get("a:v1").digest}, digest_of(b"z"), [Metric("m", 1.0, 0.9, 1.0, 9)])
+    registry.log("r", second, inputs="a:v1")
+    registry.erase("r", "nothing", reason="asked")
+    backend.create_project("short", actor="ann")
+    registry.log("short/a", prompt, aliases="prod")
+    registry.remove_project("short", reason="over")
 
     digests = [registry.get("a:v1").digest]
     list(backend.audit()), backend.audit_consistency(1, 2), backend.audit_inclusion(0, 2), backend.manifests(digests)

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import pytest
 
 import llmartifacts as la
 from llmartifacts.errors import LlmartifactsError
+from llmartifacts.kinds.report import Metric
 from llmartifacts.metadata.schema import MIGRATIONS
+from llmartifacts.records.digest import digest_of
 from llmartifacts.records.rights import Protection, Role, operator
 from llmartifacts.versioning import admission
 from llmartifacts.versioning.accounts import EmbeddedAccounts
 
-STORAGE = {"meta", "pack", "chunk", "upload", "upload_blob"}
+STORAGE = {"meta", "pack", "chunk", "condemned", "upload", "upload_blob"}
 """The number of the schema, and where bytes lie, which says nothing of what they are: `gc` moves them in steps."""
 BESIDE = {"idempotency", "identity_link", "alias_holder"}
 """What a server writes only ever with something else: the answer of a change, a login's account; and the aliases once
@@ -99,6 +102,12 @@ def changes(registry: la.Registry) -> Iterator[tuple[str, Callable[[], object]]]
         "review",
         lambda: la.connect(registry.backend.location, actor="zoe").review(registry.promotions()[0].id, reason="r"),
     )
+    yield "lease", lambda: registry.lease("a:v1", holder="web", length=timedelta(days=1))
+    yield "retention", lambda: registry.gc(keep_last=1, history=timedelta(0))
+    report = la.Report("s", {"a:v1": digest_of(b"a")}, digest_of(b"q"), [Metric("m", 1.0, 0.9, 1.0, 9)])
+    yield "report", lambda: registry.log("r", report)
+    yield "erase", lambda: registry.erase("r", "q1", reason="asked")
+    yield "project rm", lambda: registry.remove_project("acme", reason="over")
     yield from account_changes(registry)
 
 
@@ -128,7 +137,7 @@ def _rotate(registry: la.Registry) -> None:
     approving.rotate(registry.backend, "ada", actor="ann")
 
 
-@pytest.mark.parametrize("number", range(30))
+@pytest.mark.parametrize("number", range(35))
 def test_a_change_whose_entry_cannot_be_written_does_not_happen(
     number: int, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +163,7 @@ def test_a_change_whose_entry_cannot_be_written_does_not_happen(
 
 def test_that_is_every_sort_of_change(place: Path) -> None:
     with la.connect(place) as registry:
-        assert len(list(changes(registry))) == 30
+        assert len(list(changes(registry))) == 35
 
 
 def refuse(place: Path, sql: str) -> None:

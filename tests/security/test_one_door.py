@@ -13,7 +13,7 @@ import apsw
 import pytest
 
 import llmartifacts as la
-from llmartifacts.versioning import promote, rollback
+from llmartifacts.versioning import project_removal, promote, rollback
 
 PACKAGE = Path(la.__file__).parent
 WRITES = re.compile(
@@ -107,7 +107,7 @@ def users(module: str, function: str) -> set[str]:
 ALIASES = "llmartifacts.metadata.aliases"
 
 
-def test_three_functions_write_the_tables_of_aliases_and_moves_and_no_statement_has_its_table_filled_in() -> None:
+def test_three_functions_write_the_tables_of_aliases_and_moves_and_only_a_restore_fills_in_a_table() -> None:
     writers: dict[str, set[str]] = {}
     for part in PARTS:
         for text in literals(part):
@@ -116,7 +116,12 @@ def test_three_functions_write_the_tables_of_aliases_and_moves_and_no_statement_
     assert writers == {
         "alias": {"metadata.aliases.move"},
         "move": {"metadata.aliases._insert_move", "metadata.aliases.mark_undone"},
+        # A backup is restored into a database that is empty, whole or not at all.
+        "{": {"metadata.dump.create", "metadata.dump.insert", "metadata.dump.go_on_numbering"},
     }
+    for name in ("create", "insert", "go_on_numbering"):
+        (user,) = users("llmartifacts.metadata.dump", name)
+        assert user.startswith("versioning.backups.restore."), name
 
 
 def test_the_search_finds_what_it_looks_for() -> None:
@@ -134,6 +139,7 @@ def test_each_way_to_an_alias_leads_through_apply_moves() -> None:
     assert users(ALIASES, "move_latest") == {"versioning.commit._commit"}
     assert users(ALIASES, "mark_undone") == {"versioning.rollback._undo", "versioning.rollback._go_to"}
     assert users("llmartifacts.versioning.promote", "apply_moves") == {
+        "versioning.project_removal._remove",
         "versioning.promote.promote_in",
         "versioning.rollback._undo",
         "versioning.rollback._go_to",
@@ -175,7 +181,8 @@ class Watch:
 
     def statement(self, code: int, one: str | None, two: str | None, *_: Any) -> int:
         structure = apsw.SQLITE_DELETE, apsw.SQLITE_DROP_TABLE, apsw.SQLITE_ALTER_TABLE  # not told of row by row
-        if (code in structure and "alias" in (one, two)) or code in (apsw.SQLITE_CREATE_TRIGGER, apsw.SQLITE_ATTACH):
+        attached = code == apsw.SQLITE_ATTACH and one != ""  # VACUUM attaches a file without a name, and copies to it
+        if (code in structure and "alias" in (one, two)) or code == apsw.SQLITE_CREATE_TRIGGER or attached:
             self.past += 1
         return apsw.SQLITE_OK
 
@@ -195,7 +202,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
         finally:
             made.open -= 1
 
-    for module in (promote, rollback):
+    for module in (promote, rollback, project_removal):
         monkeypatch.setattr(module, "apply_moves", apply_moves)
     monkeypatch.setattr(apsw, "connection_hooks", [*apsw.connection_hooks, made.connected])
     return made

@@ -52,10 +52,11 @@ WHO: dict[str, Any] = {
     **dict.fromkeys(["add_member", "remove_member", "registry_grants", "grant_everywhere"], OPERATE),
     **dict.fromkeys(["revoke_everywhere", "create_project", "trust_key", "rotate_key", "revoke_key"], OPERATE),
     **dict.fromkeys(["audit", "audit_log", "export_audit", "verify_audit", "verify", "registry_stats"], OPERATE),
-    **dict.fromkeys(["gc", "migrate"], OPERATE),
-    **dict.fromkeys(["grants", "grant", "revoke_grant", "protections", "protect", "set_policy"], ADMIN),
+    **dict.fromkeys(["gc", "migrate", "remove_project"], OPERATE),
+    **dict.fromkeys(["grants", "grant", "revoke_grant", "protections", "protect", "set_policy", "erase"], ADMIN),
     **dict.fromkeys(["read", "read_many", "revision", "promotions", "gate", "evidence", "policies"], READ),
     **dict.fromkeys(["bindings", "approvals", "signers", "collections", "versions", "history", "state"], READ),
+    **dict.fromkeys(["lease", "leases"], READ),
     **dict.fromkeys(["lineage", "runs", "run", "project_audit", "stats", "preview"], READ),
     **dict.fromkeys(["begin_upload", "put_piece", "missing_pieces", "finish_upload", "abort_upload"], COMMIT),
     "commit": COMMIT,
@@ -121,6 +122,9 @@ SENT: dict[str, Any] = {
     "verify": {},
     "gc": {"dry_run": True},
     "migrate": {"dry_run": True},
+    "remove_project": {"name": "nothing", "reason": "over"},
+    "erase": {"name": "thing", "documents": ["d1"], "reason": "asked", "dry_run": True},
+    "lease": {"references": ["thing:v1"], "holder": "web", "length": 60},
     "preview": {"reference": "thing:v1", "variables": {}},
 }
 QUERIES: dict[str, Any] = {

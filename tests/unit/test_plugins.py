@@ -36,7 +36,7 @@ def test_a_kind_of_another_package_enters_by_the_same_door(monkeypatch):
 
 def test_an_installed_plug_in_cannot_take_the_name_of_a_built_in(monkeypatch):
     installed(monkeypatch, EntryPoint("files", "collections:OrderedDict", "llmartifacts.kinds"))
-    assert plugins.load("kinds", "files").__module__ == "llmartifacts.kinds.files"
+    assert plugins.load("kinds", "files").__module__ == "llmartifacts.kinds.files.kind"
     assert plugins.names("kinds").count("files") == 1
 
 

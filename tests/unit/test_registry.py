@@ -225,3 +225,10 @@ def test_the_goal_of_a_rollback_may_name_its_project(registry: la.Registry) -> N
     assert registry.get("docs:prod").number == 1
     with pytest.raises(errors.InvalidReference):
         registry.rollback("docs:prod", to="other/docs:v1", reason="back")
+
+
+def test_the_first_log_of_a_project_may_be_a_large_file(registry: la.Registry) -> None:
+    large = la.Files({"large": bytes(range(256)) * 5000})
+    with la.connect(registry.backend.location, project="new") as other:
+        assert str(other.log("docs", large)) == "new/docs:v1"
+        assert other.resolve("docs:v1", la.Files).read("large") == bytes(range(256)) * 5000

@@ -8,7 +8,7 @@ needs it is whole again, and `verify` has nothing to say any more.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import blake3
@@ -73,6 +73,74 @@ def mend(driver: Driver, index: ChunkIndex, pack: str, new_file: Callable[[], Pa
         with storage_errors("write", file):
             write_file(file, bytes(data))
         driver.replace(key, file)
+
+
+def mend_footer(
+    driver: Driver,
+    pack: str,
+    size: int,
+    rows: Sequence[tuple[bytes, int, int, int, int]],
+    new_file: Callable[[], Path],
+) -> bool:
+    """Give a pack its header, its footer and the end after it back, to the bit; replaced as a whole, or not at all.
+
+    The footer may be right and what is around it wrong; else it is made anew from what an index knows of the pack. It
+    is the right one if the pack is called after it, so nothing is taken on trust.
+
+    Args:
+        driver: Where the packs are.
+        pack: Name of the pack.
+        size: Bytes that it should have; one that was cut is made as long again.
+        rows: Id, offset, stored bytes, bytes and form of chunks in it, as far as they are known.
+        new_file: Gives a path for what replaces it.
+
+    Returns:
+        Whether it was replaced.
+
+    Raises:
+        NotAllowed: There is no room, or the store is read-only.
+        Unreachable: The disk fails.
+    """
+    key = packs.key_of(pack)
+    if driver.size(key) is None or not len(HEADER) + packs.TRAILER <= size <= _LARGEST:
+        return False
+    with storage_errors("read", driver.where(key)):
+        found = packs.reader_of(lambda at, length: driver.get(key, at, length))(0, size)
+    data = bytearray(found.ljust(size, b"\0"))
+    data[: len(HEADER)] = HEADER
+    for raw in _footers(data, rows):
+        if blake3.blake3(raw).hexdigest() == pack:
+            end = packs.end_of(raw)
+            data[size - len(end) - len(raw) :] = raw + end
+            break
+    try:
+        packs.read_footer(pack, size, lambda at, length: data[at : at + length])
+    except BadForm:
+        return False
+    if data == found:
+        return False
+    file = new_file()
+    with storage_errors("write", file):
+        write_file(file, bytes(data))
+    driver.replace(key, file)
+    return True
+
+
+def _footers(data: bytearray, rows: Sequence[tuple[bytes, int, int, int, int]]) -> Iterator[bytes]:
+    """What may be the footer of a pack."""
+    size = len(data) - packs.TRAILER
+    for count in dict.fromkeys((int.from_bytes(data[size : size + 4], "little"), len(rows))):
+        length = count * packs.FOOTER.itemsize
+        if 0 <= length <= size - len(HEADER):
+            yield bytes(data[size - length : size])
+    in_order = sorted(rows, key=lambda row: row[1])
+    length = len(in_order) * packs.FOOTER.itemsize
+    if length <= size - len(HEADER):
+        made = bytearray()
+        for chunk, offset, stored, content, form in in_order:
+            crc = 0 if form == RAW else zlib.crc32(data[offset : offset + stored])
+            made += packs.row(chunk, offset, stored, content, crc, form)
+        yield bytes(made)
 
 
 def _copy(reader: ChunkReader, chunk: bytes, beside: str) -> bytes | None:

@@ -154,12 +154,11 @@ class PackWriter:
             footer[part] = np.concatenate([np.zeros(0, np.int64), *(_column(rows, part) for rows in self._rows)])
         self.footer = footer
         raw = footer.tobytes()
-        digest = blake3.blake3(raw).digest()
         self._put(raw)
-        self._put(len(footer).to_bytes(4, "little") + _VERSION.to_bytes(4, "little") + digest + _END)
+        self._put(end_of(raw))
         self.flush()
         self._do(self._writing, lambda: self._do(self._syncing, self._sync))
-        return digest.hex()
+        return blake3.blake3(raw).hexdigest()
 
     @property
     def is_closed(self) -> bool:
@@ -227,6 +226,23 @@ def _write_vectors(fd: int, buffers: Sequence[Any]) -> None:
             left.pop(0)
         if done:
             left[0] = memoryview(left[0])[done:]
+
+
+def row(chunk: bytes, offset: int, stored: int, length: int, crc: int, form: int) -> bytes:
+    """One row of a footer."""
+    made = np.zeros(1, FOOTER)
+    made["id"] = np.frombuffer(chunk, f"V{ID_BYTES}")
+    for part, value in zip(
+        ("offset", "stored", "length", "crc", "form"), (offset, stored, length, crc, form), strict=True
+    ):
+        made[part] = value
+    return made.tobytes()
+
+
+def end_of(footer: bytes) -> bytes:
+    """What follows a footer, to the end of the pack."""
+    count = len(footer) // FOOTER.itemsize
+    return count.to_bytes(4, "little") + _VERSION.to_bytes(4, "little") + blake3.blake3(footer).digest() + _END
 
 
 def read_footer(pack: str, size: int, read: Any) -> Footer:

@@ -63,15 +63,25 @@ class Plan:
         survey: What was looked at.
         gone: Names of packs that go.
         made: Packs that take their place, in files.
-        chunks: How many chunks go.
+        dead: Name of each pack that nothing is read from any more -> how many of its chunks nobody needs.
         left: Bytes in packs that nobody needs, and that stay.
     """
 
     survey: Survey
     gone: list[str]
     made: list[StagedPack]
-    chunks: int
+    dead: Mapping[str, int]
     left: int
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks go."""
+        return sum(self.dead[name] for name in self.gone)
+
+    def sizes(self) -> dict[str, int]:
+        """Name -> bytes of the packs that go."""
+        stored = self._stored
+        return {name: stored[name] for name in self.gone}
 
     @property
     def before(self) -> int:
@@ -99,6 +109,7 @@ class Sweep:
         chunks: The store.
         new_file: Gives paths for new files, on the store's file system.
         compact: Rewrite every pack with a chunk that nobody needs.
+        lean: Rewrite none, for want of room.
 
     Attributes:
         switches: Blob -> the recipe that takes its recipe's place.
@@ -109,6 +120,7 @@ class Sweep:
     chunks: ChunkStore
     new_file: Callable[[], Path]
     compact: bool = False
+    lean: bool = False
     switches: dict[Digest, Switch] = field(default_factory=dict)
     dead: int = 0
     missing: Short = field(default_factory=lambda: np.zeros(0, np.uint64))
@@ -239,13 +251,15 @@ class Sweep:
         small = (kept_chunks > 0) & (np.array(look.sizes, np.int64) < packs.FULL // 2)
         if np.count_nonzero(small | rewrite) > 1:
             rewrite |= small
+        rewrite &= not self.lean
         made = self._rewritten(look, np.flatnonzero(rewrite).tolist(), held, footers)
         made += [staged[look.names[n]] for n in np.flatnonzero(~rewrite).tolist() if look.names[n] in staged]
         names = {*look.staged, *(pack.name for pack in made)}
         going = (rewrite | (kept_chunks == 0)) & np.array([name not in names for name in look.names], np.bool_)
         gone = [look.names[number] for number in np.flatnonzero(going).tolist()]
         left = int(look.stored[~held & ~going[look.pack] & ~rewrite[look.pack]].sum())
-        return Plan(look, gone, made, int((chunks - kept_chunks)[going].sum()), left)
+        dead = (chunks - kept_chunks)[going].tolist()
+        return Plan(look, gone, made, dict(zip(gone, dead, strict=True)), left)
 
     def _require_all(self, live: Short, look: Survey) -> None:
         """Refuse where a needed chunk is nowhere: it may be in a pack that cannot be read, or that comes back."""
@@ -287,7 +301,19 @@ class Sweep:
         own = next((pack for pack in self._writer.packs if pack.name == name), None)
         if own is not None:
             return ids_of(_footer_of(own))
-        return ids_of(read_footer(self.chunks.driver, name, look.sizes[number]))
+        return ids_of(self._footer(name, look.sizes[number]))
+
+    def _footer(self, name: str, size: int) -> Footer:
+        """The footer of a stored pack, which was well formed when the packs were looked at."""
+        with storage_errors("read", self.chunks.driver.where(packs.key_of(name))):
+            try:
+                return read_footer(self.chunks.driver, name, size)
+            except BadForm as error:
+                raise self._damaged(name, error) from None
+
+    def _damaged(self, name: str, error: BadForm) -> Damaged:
+        where = self._writer.reader.where(name)
+        return Damaged(f"the pack {where} is damaged: {error}", file=where)
 
     def _rewritten(
         self,
@@ -298,18 +324,20 @@ class Sweep:
     ) -> list[StagedPack]:
         """The live chunks of some packs in new ones, each compared with its id on the way."""
         filling = _Filling(self.new_file)
-        for number in numbers:
-            name = look.names[number]
-            first, last = np.searchsorted(look.pack, [number, number + 1])
-            footer = staged[name][1] if name in staged else read_footer(self.chunks.driver, name, look.sizes[number])
-            with storage_errors("read", self._writer.reader.where(name)):
-                view = self._bytes_of(name)
-                try:
-                    filling.add(view, footer[held[first:last]])
-                except BadForm as error:
-                    where = self._writer.reader.where(name)
-                    raise Damaged(f"the pack {where} is damaged: {error}", file=where) from None
-        return filling.finish()
+        try:
+            for number in numbers:
+                name = look.names[number]
+                first, last = np.searchsorted(look.pack, [number, number + 1])
+                footer = staged[name][1] if name in staged else self._footer(name, look.sizes[number])
+                with storage_errors("read", self._writer.reader.where(name)):
+                    view = self._bytes_of(name)
+                    try:
+                        filling.add(view, footer[held[first:last]])
+                    except BadForm as error:
+                        raise self._damaged(name, error) from None
+            return filling.finish()
+        finally:
+            filling.close()
 
     def _bytes_of(self, name: str) -> memoryview:
         own = next((pack.file for pack in self._writer.packs if pack.name == name), None)
@@ -358,7 +386,7 @@ class Sweep:
         driver, index, plan = self.chunks.driver, self.chunks.index, self.plan
         driver.put_many([(packs.key_of(pack.name), pack.file) for pack in plan.made])
         index.add([pack.to_index() for pack in plan.made])
-        index.remove(plan.gone)
+        index.remove(plan.gone)  # what stays for now is still found, and may be relied on again
         for digest, switch in self.switches.items():
             driver.replace(key_of(digest, RECIPE), switch.file)
 
@@ -400,11 +428,17 @@ class _Filling:
         self._end()
         return self._made
 
+    def close(self) -> None:
+        """Let go of one that was not completed: as long as it is open, it takes room."""
+        if self._open is not None:
+            self._open.close()
+
     def _end(self) -> None:
         if self._open is None:
             return
-        pack, self._open = self._open, None
+        pack = self._open
         name = pack.finish()
+        self._open = None
         chunks = {k: Place(name, *numbers) for k, numbers in self._chunks.items()}
         self._chunks = {}
         self._made.append(StagedPack(name, pack.path, pack.size, chunks))

@@ -134,6 +134,14 @@ class EvalDatasetKind(Kind[EvalDataset]):
         }
         return Diff(self.name, "", "", tuple(found.changes()), str(measure(first, second, found)), numbers)
 
+    def documents(self, config: Mapping[str, Any], files: FileView) -> Iterator[str]:
+        """The ids of the items."""
+        with files.open(ITEMS) as stream:
+            for number, text in text_lines(stream, ITEMS, LIMITS):
+                origin = str(Origin(ITEMS, "line", number))
+                row = rows.parse_document(text, origin)
+                yield rows.check_id(row.get(rows.ID) if isinstance(row, dict) else None, field=rows.ID, origin=origin)
+
     def summary(self, config: Mapping[str, Any]) -> str:
         """Such as `1,319 items; input: question, expected_output: answer; splits: dev 132, test 1,187`."""
         parsed = cast(EvalDatasetConfig, self.parse(config))

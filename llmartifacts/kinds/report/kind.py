@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar, cast
@@ -156,6 +156,12 @@ class ReportKind(Kind[Report]):
         moved = list(_moved(first.items, second.items))
         numbers["items_changed"] = len(moved)
         return Diff(self.name, "", "", (*changes, *moved), "", numbers)
+
+    def documents(self, config: Mapping[str, Any], files: FileView) -> Iterator[str]:
+        """The ids of the items that it has scores and outputs of."""
+        if ITEMS in files.paths():
+            with files.open(ITEMS) as stream:
+                yield from (item.id for item in _read_items(stream, cast(ReportConfig, self.parse(config)).count))
 
     def summary(self, config: Mapping[str, Any]) -> str:
         """Such as `support-retrieval on support-kb:v5; recall@5: 0.83 [0.78, 0.87], n = 300`."""

@@ -172,6 +172,22 @@ def write_documents(documents: Iterable[Document], folder: Path) -> Written:
     return Written(len(seen), tuple(sorted(fields)[:MAX_FIELDS]))
 
 
+def read_ids(stream: BinaryIO) -> Iterator[str]:
+    """The id of each document of a `documents.jsonl`. Raises `InvalidValue` where it is none."""
+    row = 0
+    while line := stream.readline(MAX_LINE + 1):
+        where = f"{JSONL}, line {row + 1}"
+        try:
+            body = parse_json(line, field=f"documents[{row}]", origin=where, max_bytes=MAX_LINE)
+        except (InvalidManifest, TooLarge) as error:
+            raise InvalidValue.of(error, origin=where) from None
+        key = body.get("id") if isinstance(body, dict) else None
+        if not isinstance(key, str):
+            raise InvalidValue("a document has no id", field=f"documents[{row}]", origin=where)
+        yield key
+        row += 1
+
+
 def as_documents(documents: Any, ids: Iterable[str] | None = None) -> Iterator[Document]:
     """Read documents as users have them.
 

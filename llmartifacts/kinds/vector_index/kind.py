@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -173,6 +173,13 @@ class VectorIndexKind(Kind[VectorIndex]):
             f"the quantizer was trained anew: {size(added.get(INDEX, 0))} of new bytes are stored for {INDEX}; with "
             "VectorIndex.build(..., train_from=the version before) or .updated(...) only what changed would be"
         ]
+
+    def documents(self, config: Mapping[str, Any], files: FileView) -> Iterator[str]:
+        """The ids of the documents."""
+        from llmartifacts.kinds.vector_index.documents import JSONL, read_ids
+
+        with files.open(JSONL) as stream:
+            yield from read_ids(stream)
 
     def summary(self, config: Mapping[str, Any]) -> str:
         """One line: documents, index, space."""

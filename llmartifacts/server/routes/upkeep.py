@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from llmartifacts.server.answers import without_places
@@ -13,7 +14,8 @@ from llmartifacts.wire.bodies import upkeep as c
 @handler("verify")
 def verify(call: Call) -> Any:
     """Check that all is there."""
-    found = call.backend.verify(read_data=call.sends(c.VerifyRequest).read_data)
+    asked = call.sends(c.VerifyRequest)
+    found = call.backend.verify(read_data=asked.read_data, subset=asked.subset, project=asked.project, name=asked.name)
     return replace(found, problems=tuple([without_places(one, call.state.places) for one in found.problems]))
 
 
@@ -33,7 +35,9 @@ def registry_stats(call: Call) -> Any:
 def gc(call: Call) -> Any:
     """Free what no version needs."""
     body = call.sends(c.CollectRequest)
-    return call.backend.gc(dry_run=body.dry_run, compact=body.compact, actor=call.actor)
+    rules = None if body.rules is None else body.rules.record()
+    grace = None if body.grace is None else timedelta(seconds=body.grace)
+    return call.backend.gc(dry_run=body.dry_run, compact=body.compact, grace=grace, rules=rules, actor=call.actor)
 
 
 @handler("migrate")

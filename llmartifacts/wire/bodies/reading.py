@@ -161,6 +161,10 @@ def _version(v: versions.Version) -> str:
             "aliases": v.aliases,
             "yanked_at": None if v.yanked_at is None else to_text(v.yanked_at),
             "yank_reason": v.yank_reason,
+            "removed_at": None if v.removed_at is None else to_text(v.removed_at),
+            "removed_by": v.removed_by,
+            "remove_reason": v.remove_reason,
+            "remove_rule": v.remove_rule,
             "created": v.created,
         }
     )

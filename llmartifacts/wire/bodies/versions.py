@@ -123,6 +123,10 @@ class Version(Body[versions.Version]):
     aliases: Many[str] = ()
     yanked_at: Time | None = None
     yank_reason: str = ""
+    removed_at: Time | None = None
+    removed_by: str = ""
+    remove_reason: str = ""
+    remove_rule: str = ""
     created: bool = False
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from llmartifacts.cli.command import Command
 from llmartifacts.cli.main import COMMANDS, main
-from llmartifacts.records.backend import Collected, Migrated, Stats, Verification
+from llmartifacts.records.backend import Collected, Migrated, Repaired, Stats, Verification
 from llmartifacts.records.diff import Diff
 from llmartifacts.records.policy import Decision, PolicyRecord
 from llmartifacts.records.promotion import Promotion, State
@@ -39,7 +39,7 @@ class Ended:
 
 Cli = Callable[..., Ended]
 _RECORDS = (
-    *(Version, Promotion, Diff, State, RunRecord, Project, Stats, Verification, Collected, Migrated),
+    *(Version, Promotion, Diff, State, RunRecord, Project, Stats, Verification, Repaired, Collected, Migrated),
     *(Decision, PolicyRecord),
 )
 RECORDS = {r.__name__: r for r in _RECORDS}

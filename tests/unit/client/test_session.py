@@ -14,7 +14,7 @@ import pytest
 
 from llmartifacts import errors
 from llmartifacts.client.session import HttpSession
-from llmartifacts.client.surroundings import default_timeout
+from llmartifacts.outbound.surroundings import default_timeout
 
 TOKEN = "lla_0123456789_secret"
 

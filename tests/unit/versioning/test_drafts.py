@@ -117,7 +117,12 @@ FILE = Descriptor("a.txt", digest_of(b"x"), 1)
         ({"manifest": Manifest("strange", {}, (FILE, replace(FILE, path="b.txt", size=2)))}, InvalidManifest, "says 2"),
         ({"manifest": Manifest("strange", {}, (replace(FILE, size=-1),))}, InvalidManifest, "size"),
         ({"manifest": Manifest("strange", {}, (replace(FILE, url="file:///etc/passwd"),))}, InvalidManifest, "place"),
-        ({"manifest": Manifest("strange", {}, (replace(FILE, url="http://10.0.0.1/"),))}, InvalidManifest, "place"),
+        (
+            {"manifest": Manifest("prompt", GOOD.manifest.config, (replace(FILE, url="s3://b/k"),))},
+            InvalidManifest,
+            "kept",
+        ),
+        ({"manifest": Manifest("strange", {}, (replace(FILE, url="http://10.0.0.1/"),))}, InvalidManifest, "scheme"),
         (
             {"manifest": replace(prompt(), components=(Component("p", "prompt", digest_of(b"x")),))},
             InvalidManifest,

@@ -211,7 +211,7 @@ def crowd(backend: EmbeddedBackend, many: int) -> None:
     with backend.parts.metadata.writing() as s:
         for manifest in rows:
             s.run(
-                "insert into manifest values (:d, :b, 9)",
+                "insert into manifest values (:d, :b, 9, null)",
                 {"d": digest_bytes(manifest.digest), "b": manifest.to_bytes()},
             )
         for sql in (
@@ -219,7 +219,7 @@ def crowd(backend: EmbeddedBackend, many: int) -> None:
             " case when n.i in (3, 7) then 'rare' else 'prompt' end, 3, 3, 1, n.i from n",
             *(
                 f"insert into version select n.i * 3 + {k}, n.i, {k + 1}, x'{digest_bytes(m.digest).hex()}', 9,"
-                " 'a', 'm', '', '', n.i, null, '', 1 from n"
+                " 'a', 'm', '', '', n.i, null, '', 1, null, '', '', '' from n"
                 for k, m in enumerate(rows)
             ),
             "insert into alias select n.i, 'prod', 1, 1, n.i from n",
@@ -232,7 +232,7 @@ def crowd(backend: EmbeddedBackend, many: int) -> None:
             "insert into promotion select 1, n.i, n.i, 'a', 'promote', '', '', '[]', null, null, '[]', 0 from n",
             "insert into run select 'r-'||{name}, 1, 'n', 'done', '{{}}', 'a', '', n.i / 3, null, '' from n",
             "insert into policy select 1, n.i, zeroblob(32), '{{}}', n.i, 'a', '' from n",
-            "insert into project select n.i + 9, 'p-'||{name}, 'p-'||{name}, 0, 1, 0 from n",
+            "insert into project select n.i + 9, 'p-'||{name}, 'p-'||{name}, 0, 1, 0, null from n",
             "insert into audit select n.i * 9 + k.i, 1, 1, case when n.i = 4 then 'yank' else 'log' end, 's', '{{}}',"
             " zeroblob(32) from n cross join (select 1 as i union all select 2 union all select 3) k",
             "insert into attestation select n.i, 1, 'evaluation', '', 'e', 1, 'a' from n",

@@ -13,6 +13,7 @@ from llmartifacts.records.reference import Reference
 from llmartifacts.signing.envelope import seal
 from llmartifacts.signing.keys import PrivateKey
 from llmartifacts.signing.statement import ApprovalStatement, EvaluationStatement, RotationStatement, config_digest
+from llmartifacts.versioning.embedded import EmbeddedBackend
 
 
 @pytest.fixture
@@ -187,3 +188,9 @@ def test_keys_and_statements_that_nobody_altered_say_what_the_audit_says(signed:
 def test_what_was_altered_of_keys_statements_and_runs_is_named(signed: Any, sql: str, told: str) -> None:
     alter(signed, sql)
     seen(signed, told)
+
+
+def test_a_project_that_the_first_log_made_is_told_of_by_that_log(backend: EmbeddedBackend) -> None:
+    draft = Draft("a", Manifest.build("unknown-kind", {"content": "1"}))
+    backend.commit("made-by-it", [draft], actor="ann")
+    assert backend.verify_audit().ok

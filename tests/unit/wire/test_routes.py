@@ -11,8 +11,8 @@ from llmartifacts.records.rights import Permission
 from llmartifacts.wire.bodies.base import Model, Query
 from llmartifacts.wire.routes import BY_NAME, ROUTES, P
 
-SHORT = {"location", "blobs", "close", "identity"}
-"""Members of the contract that are no call, or are told by `info`."""
+SHORT = {"location", "blobs", "close", "identity", "repair"}
+"""Members of the contract that are no call, are told by `info`, or are refused by the client: they work on files."""
 
 
 def verbs(protocol):

@@ -24,8 +24,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.poolmanager import PoolManager, ProxyManager
 
-from llmartifacts.client.address import is_loopback
 from llmartifacts.errors import NotAllowed, TooLarge
+from llmartifacts.outbound.addresses import Allowed, is_loopback
 
 SLOWEST = 32 * 1024
 """Bytes a second below which a transfer runs out of time."""
@@ -60,6 +60,7 @@ class Meter:
             `seconds` ends it.
         ends: Seconds from now after which it is over, progress or not.
         secret: Whether a token is sent along: plain connections are then made to loopback addresses only.
+        allowed: Where the connection may lead, for a URL of somebody else; None for one of the operator's own.
     """
 
     def __init__(
@@ -70,9 +71,11 @@ class Meter:
         progress: bool = False,
         ends: float | None = None,
         secret: bool = False,
+        allowed: Allowed | None = None,
     ) -> None:
         now = time.monotonic()
         self.secret = secret
+        self.allowed = allowed
         self._seconds = seconds
         self._until = now + seconds
         self._ends = None if ends is None else now + ends
@@ -196,8 +199,9 @@ class _Metered(HTTPConnection):
                     sock.setsockopt(*option)
                 sock.settimeout(min(_CONNECT, meter.remaining()))
                 sock.connect(address)
+                self._judge(meter, sock.getpeername())
                 sock.settimeout(meter.remaining())  # a handshake that follows ends in time
-            except OutOfTime:
+            except (OutOfTime, NotAllowed):
                 sock.close()
                 raise
             except OSError as error:
@@ -222,7 +226,14 @@ class _Metered(HTTPConnection):
                 f"{host} is not on this machine, so a token would travel in the open",
                 next_step="Use https:// for a server elsewhere.",
             )
+        for _, address in found:
+            self._judge(meter, address)
         return found
+
+    def _judge(self, meter: Meter, address: Any) -> None:
+        """Refuse an address that a URL of others must not lead to; through a proxy, the proxy decides."""
+        if meter.allowed is not None and self.proxy is None:
+            meter.allowed.check(self._dns_host, address[0])
 
     def _tunnel(self) -> None:
         raw, self.sock = self.sock, cast(Any, MeteredSocket(self.sock, _meter()))
@@ -313,3 +324,17 @@ def look_up(host: str, port: int, seconds: float) -> list[tuple[socket.AddressFa
     if isinstance(found, Exception):
         raise socket.gaierror(socket.EAI_NONAME, _LOOKUP_FAILED) from found
     return [(family, address) for family, _, _, _, address in found]
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came of, as far as `requests` and `urllib3` keep it."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting += [getattr(one, "reason", None), one.__cause__, one.__context__]
+        waiting += [arg for arg in one.args if isinstance(arg, BaseException)]

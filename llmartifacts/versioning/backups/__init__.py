@@ -1,0 +1,1 @@
+"""Backups of a whole registry: taken while it is used, listed, checked, thinned out, restored."""
