@@ -358,7 +358,7 @@ class _VerifyingSink:
         if blob.size > IN_MEMORY:  # hashing lets others run; of little it costs less than a thread
             from llmartifacts.blobs.chunks.behind import Behind
 
-            self._beside = Behind("llmartifacts-hash")
+            self._beside = Behind("llmartifacts-hash", waiting=1)  # a chunk may have 16 MiB
 
     def write(self, data: bytes) -> int:
         """Take the next bytes; who gives them does not change them any more."""

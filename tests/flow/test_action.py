@@ -149,6 +149,7 @@ def test_a_worse_candidate_is_refused_prod_does_not_move_and_the_summary_says_wh
         assert registry.find("python-kb:staging").version.number == 1
 
 
+@pytest.mark.matrix
 def test_every_result_is_a_file_for_other_actions_to_read(run: Run, tmp_path: Path) -> None:
     run(source="worse")
 
@@ -215,6 +216,7 @@ def test_a_stage_that_wants_more_than_a_suite_stops_everything_behind_it(run: Ru
     assert prod(tmp_path) == 1
 
 
+@pytest.mark.matrix
 def test_a_suite_that_asks_for_more_items_than_there_are_is_inconclusive(run: Run, tmp_path: Path) -> None:
     (tmp_path / "work" / "strict.yaml").write_text(
         Path(SUITE).read_text().replace("min_samples: 60", "min_samples: 900")
@@ -226,6 +228,7 @@ def test_a_suite_that_asks_for_more_items_than_there_are_is_inconclusive(run: Ru
     assert prod(tmp_path) == 1
 
 
+@pytest.mark.matrix
 def test_a_suite_that_demands_nothing_lets_nothing_pass(run: Run, tmp_path: Path) -> None:
     text = Path(SUITE).read_text()
     (tmp_path / "work" / "lax.yaml").write_text(text[: text.index("thresholds:")])
@@ -321,6 +324,7 @@ def nothing_happened(job: Any, tmp_path: Path, github: Any) -> None:
     assert all("forged" not in line for line in github.commands(job.log))
 
 
+@pytest.mark.matrix
 def test_what_a_step_prints_is_no_command_to_the_runner(run: Run, github: Any, tmp_path: Path) -> None:
     job = run(source="worse", message="::set-output name=x::y", name="python-kb")
     assert github.commands(job.log) == ["::error title=llmartifacts::FAIL. The summary of this job says why."]

@@ -324,7 +324,7 @@ def prompt(content: int) -> la.Prompt:
 
 TestRegistryAgainstModel = RegistryAgainstModel.TestCase
 TestRegistryAgainstModel.settings = settings(
-    max_examples=80,
+    max_examples=50,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
