@@ -25,8 +25,8 @@ LINES = {
         *("one killed: moves kept", "one killed: answers"),
     ],
     "server_refusals": [
-        *("SQLite: after refusals", "its p99", "its memory"),
-        *("PostgreSQL: after refusals", "its p99", "its memory"),
+        *("SQLite: after refusals", "  its p99", "  its memory"),
+        *("PostgreSQL: after refusals", "  its p99", "  its memory"),
     ],
     "server_transfer": [
         *("log v1", "log v2", "v2, bytes sent", "v3, bytes sent"),
