@@ -202,6 +202,7 @@ _STATUSES: dict[int, type[LlmartifactsError]] = {
     409: errors.Conflict,
     412: errors.Conflict,
     413: errors.TooLarge,
+    414: errors.TooLarge,
     429: errors.Busy,
     431: errors.TooLarge,
     501: errors.MissingExtra,

@@ -77,7 +77,7 @@ class Route:
     @property
     def errors(self) -> tuple[int, ...]:
         """Statuses of answers that are no success."""
-        made = {400, 404, 408, 422, 429, 500, 503, 504}
+        made = {400, 404, 408, 414, 422, 429, 431, 500, 503, 504}
         if self.permission is not Permission.PUBLIC:
             made |= {401, 403}
         if self.writes:

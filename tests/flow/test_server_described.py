@@ -16,7 +16,7 @@ from llmartifacts.testing.server import RunningServer, running_server
 _CONFIG = """
 [checks]
 negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 422, 429, 431]
-positive_data_acceptance.expected-statuses = ["2xx", 304, 400, 403, 404, 409, 413, 416, 422]
+positive_data_acceptance.expected-statuses = ["2xx", 304, 400, 403, 404, 409, 413, 414, 416, 422, 431]
 """
 
 
