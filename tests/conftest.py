@@ -47,6 +47,7 @@ http = _beside("http_servers").http
 _outside = _beside("outside")
 web = _outside.web
 web_certificate = _outside.web_certificate
+make_certificate = _outside.make_certificate
 # A server, and something hostile before it.
 _hostile = _beside("hostile")
 plain_server = _hostile.plain_server

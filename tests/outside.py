@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path]:
+def certificate(folder: Path, name: str = "localhost", address: str = "127.0.0.1") -> tuple[Path, Path]:
     """A certificate for a host that vouches for itself, with its key; and without, as an authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
-    names: list[x509.GeneralName] = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names: list[x509.GeneralName] = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address(address))]
     made = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -43,6 +44,12 @@ def certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path]:
     whole.write_bytes(public + secret)
     authority.write_bytes(public)
     return whole, authority
+
+
+@pytest.fixture(scope="session")
+def make_certificate() -> Callable[..., tuple[Path, Path]]:
+    """`certificate`, for tests that need others than that of `web`."""
+    return certificate
 
 
 @dataclass

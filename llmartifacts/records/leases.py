@@ -40,8 +40,9 @@ class Lease:
 def check_length(length: timedelta, *, field: str = "lease") -> timedelta:
     """A length of time that a lease may have; none at all ends it. Raises `InvalidInput`."""
     if not isinstance(length, timedelta) or not timedelta(0) <= length <= MAX_LEASE:
+        told = f"{length / timedelta(days=1):g} days" if isinstance(length, timedelta) else shown(length)
         raise InvalidInput(
-            f"{shown(length)} is no length of a lease",
+            f"{told} is no length of a lease",
             field=field,
             next_step=f"Give at most {MAX_LEASE.days} days, such as 90d, and renew it.",
         )

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -320,39 +315,14 @@ def test_a_token_that_is_refused_is_renewed_once(http: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+def authority(
+    tmp_path_factory: pytest.TempPathFactory, make_certificate: Callable[..., tuple[Path, Path]]
+) -> tuple[Path, Path, Path]:
     """A certificate for localhost that vouches for itself, its key, and one for another host."""
     folder = tmp_path_factory.mktemp("tls")
-    made = []
-    for name in ("localhost", "other.example"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        now = datetime.datetime.now(datetime.UTC)
-        names: list[x509.GeneralName] = [x509.DNSName(name)]
-        if name == "localhost":
-            names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.2")))
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        pem = certificate.public_bytes(serialization.Encoding.PEM)
-        pem += key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        path = folder / f"{name}.pem"
-        path.write_bytes(pem)
-        made.append(path)
-    public = folder / "ca.pem"
-    public.write_bytes(made[0].read_bytes().partition(b"-----BEGIN PRIVATE")[0])
-    return public, made[0], made[1]
+    own, public = make_certificate(folder, "localhost", "127.0.0.2")
+    other, _ = make_certificate(folder, "other.example", "127.0.0.2")
+    return public, own, other
 
 
 def tls(path: Path) -> ssl.SSLContext:
