@@ -60,8 +60,8 @@ def find(s: Session, ids: Sequence[bytes]) -> Iterator[tuple[bytes, str, int, in
         for number in {row[1] for row in rows} - names.keys():
             names[number] = _name(s.row("select name from pack where id = :id", {"id": number}))
         for name, number, offset, stored, length, form in rows:
-            if offset < 0 or stored < 0 or length < 0:
-                raise ValueError("a chunk is recorded with a negative number")
+            if offset < 0 or stored < 0 or length < 0 or not 0 <= form < _FORMS:
+                raise ValueError("a chunk is recorded with a number that it cannot have")
             yield name, names[number], offset, stored, length, form
 
 

@@ -65,6 +65,9 @@ def database_errors(path: Path) -> Iterator[None]:
     except apsw.FullError as error:
         raise _full(path, error) from error
     except apsw.IOError as error:
+        if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_DATA:
+            told = f"the database {path} is damaged: a page of it is not what was written there"
+            raise Damaged(told, file=str(path), next_step=_BACKUP) from error
         if _has_no_room(path):
             raise _full(path, error) from error
         step = "Look at the disk: mount options, the system log."

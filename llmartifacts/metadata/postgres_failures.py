@@ -54,7 +54,9 @@ def postgres_errors(place: str) -> Iterator[None]:
 def is_lost(connection: psycopg.Connection[Any], error: BaseException) -> bool:
     """Whether an error means that its connection is gone."""
     state = getattr(error, "sqlstate", None) or ""
-    return connection.closed or state.startswith(("08", "57P")) or state == "25P03"
+    # What psycopg itself raises has no state: a socket that hung up, before the connection is told to be closed.
+    cut = isinstance(error, psycopg.OperationalError) and not state
+    return cut or connection.closed or state.startswith(("08", "57P")) or state == "25P03"
 
 
 def unknown_outcome(place: str) -> Unreachable:

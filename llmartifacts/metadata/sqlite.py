@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import apsw
 
 from llmartifacts.errors import Busy, Damaged, NotAllowed, NotFound, UnsafeContent
-from llmartifacts.metadata import sqlite_check
+from llmartifacts.metadata import sqlite_check, sqlite_pages
 from llmartifacts.metadata.connections import Connections
 from llmartifacts.metadata.database import Parameters, Row
 from llmartifacts.metadata.failures import database_errors, read_only
@@ -152,14 +152,16 @@ class SqliteDatabase:
             )
 
     def check(self) -> list[str]:
-        """SQLite's own integrity check, and of what it does not look at: the header, the definitions, the log."""
+        """Each page's checksum, SQLite's own check, and what it does not look at: header, definitions, log."""
+        found: list[str] = []
         try:
             with self.reading() as session:
-                found = [str(r[0]) for r in session.rows("pragma integrity_check(20)")]
+                found += sqlite_pages.damaged(session.connection, self.path)
+                found += [str(r[0]) for r in session.rows("pragma integrity_check(20)")]
                 found += [f"foreign key: {r}" for r in session.rows("pragma foreign_key_check")]
-                found += sqlite_check.problems(self.path, session)
+                found += sqlite_check.problems(self.path, session, sqlite_pages.header(session.connection))
         except Damaged as error:
-            return [error.message]
+            return [*found, error.message]
         return [line for line in found if line != "ok"]
 
     def close(self) -> None:
@@ -204,7 +206,7 @@ class _Session:
         self._alone = None if state.log else state
         uri = f"{self.path.absolute().as_uri()}?mode=ro{'' if state.log else '&immutable=1'}"
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        return _prepared(apsw.Connection(uri, flags=flags, statementcachesize=256))
+        return _prepared(apsw.Connection(uri, flags=flags, vfs=sqlite_pages.vfs(), statementcachesize=256), self.path)
 
     def rows(self, sql: str, parameters: Parameters = {}) -> list[Row]:
         return self.connection.execute(_text(sql), parameters).fetchall()
@@ -232,7 +234,7 @@ class _Session:
         if self._pid != os.getpid():
             raise NotAllowed("a transaction was taken across a fork", next_step="End it before the fork.")
         self.depth -= 1
-        if sql == "rollback" and not self.connection.in_transaction:
+        if (sql == "rollback" or not self.writing) and not self.connection.in_transaction:
             return  # a full disk, or a failure of it, has undone everything already
         try:
             self.connection.execute(sql)
@@ -361,23 +363,28 @@ def _may_write(path: Path) -> bool:
 
 def _writable(path: Path, create: bool) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
-    connection = _prepared(apsw.Connection(str(path), flags=flags, statementcachesize=256))
+    connection = apsw.Connection(str(path), flags=flags, vfs=sqlite_pages.vfs(), statementcachesize=256)
+    if create and not _size(path):
+        sqlite_pages.reserve(connection)
+    _prepared(connection, path)
     try:
         mode = connection.execute("pragma journal_mode=wal").fetchall()[0][0]
         if mode != "wal":
             raise NotAllowed(f"{path} cannot use a write-ahead log here (mode {mode})")
+        sqlite_pages.mark(connection)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _prepared(connection: apsw.Connection) -> apsw.Connection:
+def _prepared(connection: apsw.Connection, path: Path) -> apsw.Connection:
     try:
         connection.set_busy_timeout(int(WAIT_SECONDS * 1000))
         for pragma in ("synchronous=full", "foreign_keys=on", "cell_size_check=on", "trusted_schema=off"):
             connection.execute(f"pragma {pragma}")
         connection.limit(apsw.SQLITE_LIMIT_LENGTH, MAX_ROW)
+        sqlite_pages.require(connection, path)
         _require_plain_tables(connection)
     except BaseException:
         connection.close()

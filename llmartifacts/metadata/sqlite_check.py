@@ -20,10 +20,21 @@ import apsw
 
 from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.schema import MIGRATIONS, statements
+from llmartifacts.metadata.sqlite_pages import APPLICATION, SUM
 
 _MAGIC = b"SQLite format 3\0"
-_CONSTANT = {18: b"\2\2\0\x40\x20\x20", 44: b"\0\0\0\4", 52: bytes(4), 56: b"\0\0\0\1", 60: bytes(12), 72: bytes(20)}
-"""Offset in the header -> bytes that a registry has there: log, no reserved bytes, format 4, UTF-8, and what is 0."""
+_CONSTANT = {
+    18: b"\2\2",
+    21: b"\x40\x20\x20",
+    44: b"\0\0\0\4",
+    52: bytes(4),
+    56: b"\0\0\0\1",
+    60: bytes(8),
+    72: bytes(20),
+}
+"""Offset in the header -> bytes that a registry has there: log, format 4, UTF-8, and what is 0."""
+_CHECKSUMS = {(0, 0), (SUM, APPLICATION)}
+"""Bytes kept for the checksum of a page, and the application id: of a file of the first releases, and of one now."""
 _HEADER, _FRAME = 32, 24
 _LOG: dict[bytes, Literal["little", "big"]] = {b"\x37\x7f\x06\x82": "little", b"\x37\x7f\x06\x83": "big"}
 _WORD = 0xFFFFFFFF
@@ -32,19 +43,18 @@ _NEAR = 4
 _LOOKS = 3
 
 
-def problems(path: Path, s: Session) -> Iterator[str]:
+def problems(path: Path, s: Session, head: bytes) -> Iterator[str]:
     """What is wrong with a file besides, one readable line each.
 
     Args:
         path: The file.
         s: A transaction on it.
+        head: Its header.
     """
-    with open(path, "rb") as file:
-        head = file.read(100)
     log = Path(f"{path}-wal")
     if log.exists() and log.stat().st_size:
         head = b""  # the log may hold a newer one
-    if head and (not head.startswith(_MAGIC) or any(head[at:][: len(want)] != want for at, want in _CONSTANT.items())):
+    if head and not _usual(head):
         yield "its header is not one that a registry has"
     row = s.row("select value from meta where name = 'schema'")
     expected = _definitions(int(row[0]) if row else 0)
@@ -62,6 +72,12 @@ def problems(path: Path, s: Session) -> Iterator[str]:
             return  # somebody is writing to it, and was met half-way: damage stays where it is
     if told is not None:
         yield told
+
+
+def _usual(head: bytes) -> bool:
+    sums = head[20], int.from_bytes(head[68:72], "big")
+    same = all(head[at:].startswith(want) for at, want in _CONSTANT.items())
+    return same and head.startswith(_MAGIC) and sums in _CHECKSUMS
 
 
 def log_damage(path: Path) -> str | None:

@@ -11,6 +11,7 @@ import pytest
 
 import llmartifacts as la
 from llmartifacts.errors import GateRefused
+from llmartifacts.metadata import sqlite_pages
 from llmartifacts.records.canonical import canonical_bytes
 from llmartifacts.signing import key_files
 
@@ -130,7 +131,7 @@ def test_a_report_whose_bytes_were_altered_is_tampered(registry: la.Registry, tm
         {"schema": "llmartifacts/manifest/1", "kind": "report", "config": body, "files": [], "components": []}
     )
     registry.close()
-    database = apsw.Connection(str(tmp_path / "registry" / "registry.db"))
+    database = apsw.Connection(str(tmp_path / "registry" / "registry.db"), vfs=sqlite_pages.vfs())
     database.execute("update manifest set body = ? where digest = ?", (forged, bytes.fromhex(digest[7:])))
     database.close()
     with la.connect(tmp_path / "registry") as opened, pytest.raises(GateRefused) as caught:

@@ -15,6 +15,7 @@ import pytest
 
 import llmartifacts as la
 from llmartifacts import wire
+from llmartifacts.metadata import sqlite_pages
 from llmartifacts.records.canonical import canonical_bytes
 from llmartifacts.records.policy import Verdict
 
@@ -155,6 +156,6 @@ def serves(folder: Path) -> int:
 
 def overwrite(folder: Path, digest: Any, body: bytes) -> None:
     """What somebody does who can write the registry's directory."""
-    database = apsw.Connection(str(folder / "registry" / "registry.db"))
+    database = apsw.Connection(str(folder / "registry" / "registry.db"), vfs=sqlite_pages.vfs())
     database.execute("update manifest set body = ? where digest = ?", (body, bytes.fromhex(digest[7:])))
     database.close()

@@ -16,6 +16,7 @@ import pytest
 import llmartifacts as la
 from llmartifacts.errors import LlmartifactsError
 from llmartifacts.kinds.report import Metric
+from llmartifacts.metadata import sqlite_pages
 from llmartifacts.metadata.schema import MIGRATIONS
 from llmartifacts.records.digest import digest_of
 from llmartifacts.records.rights import Protection, Role, operator
@@ -167,5 +168,5 @@ def test_that_is_every_sort_of_change(place: Path) -> None:
 
 
 def refuse(place: Path, sql: str) -> None:
-    with apsw.Connection(str(place / "registry.db")) as database:
+    with apsw.Connection(str(place / "registry.db"), vfs=sqlite_pages.vfs()) as database:
         database.execute(sql)

@@ -22,6 +22,7 @@ from llmartifacts.errors import (
     NotFound,
     UnsafeContent,
 )
+from llmartifacts.metadata import sqlite_pages
 
 
 def prompt(text: str = "Hi {{ x }}") -> la.Prompt:
@@ -87,7 +88,7 @@ SPOILT = {
 
 
 def alter(place: Path, sql: str) -> None:
-    connection = apsw.Connection(str(place / "registry.db"))
+    connection = apsw.Connection(str(place / "registry.db"), vfs=sqlite_pages.vfs())
     connection.execute("pragma foreign_keys=off")
     connection.execute(sql)
     connection.close()

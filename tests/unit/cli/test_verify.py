@@ -20,7 +20,8 @@ from llmartifacts.metadata import sqlite
 Cli = Any
 HOLDS = """
 import apsw, sys
-database = apsw.Connection(sys.argv[1])
+from llmartifacts.metadata import sqlite_pages
+database = apsw.Connection(sys.argv[1], vfs=sqlite_pages.vfs())
 database.execute("pragma locking_mode=exclusive")
 database.execute("begin exclusive; update meta set value = value; commit")
 print("held", flush=True)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmartifacts.errors import Damaged, NotAllowed
-from llmartifacts.metadata import chunks, schema, sqlite
+from llmartifacts.metadata import chunks, schema, sqlite, sqlite_pages
 from llmartifacts.metadata import store as store_module
 from llmartifacts.metadata.chunks import PackRow
 from llmartifacts.metadata.sqlite import SqliteDatabase
@@ -200,7 +200,7 @@ def test_a_chunk_in_a_pack_that_is_not_recorded_is_told(path: Path, store: Metad
     store.close()
     import apsw
 
-    by_hand = apsw.Connection(str(path))
+    by_hand = apsw.Connection(str(path), vfs=sqlite_pages.vfs())
     by_hand.execute("delete from pack")
     by_hand.close()
     again = MetadataStore(SqliteDatabase(path))
@@ -209,6 +209,14 @@ def test_a_chunk_in_a_pack_that_is_not_recorded_is_told(path: Path, store: Metad
     with pytest.raises(Damaged, match="in no pack"), again.reading() as s:
         list(chunks.find(s, [name(1)]))
     again.close()
+
+
+def test_a_chunk_in_a_form_that_there_is_not_is_refused(store: MetadataStore) -> None:
+    with store.writing() as s:
+        chunks.record(s, PackRow(ONE, 100, 5), [(name(1), (8, 10, 10, 0))])
+        s.run("update chunk set form = 7")
+    with pytest.raises(Damaged, match="cannot have"), store.reading() as s:
+        list(chunks.find(s, [name(1)]))
 
 
 @pytest.mark.parametrize("value", ["-1", "'a name'", "x'00ff'"])

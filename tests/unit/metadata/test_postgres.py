@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +28,7 @@ from llmartifacts.errors import (
 )
 from llmartifacts.metadata.database import Session
 from llmartifacts.metadata.postgres import PostgresDatabase, _translated
-from llmartifacts.metadata.postgres_failures import typed
+from llmartifacts.metadata.postgres_failures import is_lost, typed
 from llmartifacts.metadata.store import MetadataStore
 
 make_certificate: Any = sys.modules["servers"].make_certificate
@@ -431,6 +432,23 @@ def test_a_reader_cut_at_its_end_has_read_what_it_read(
         assert s.rows("select id from pack") == []
         cut(postgres_server, postgres_url)
     assert noted(store) == []
+
+
+def test_a_reader_whose_socket_hangs_up_has_read_what_it_read(store: MetadataStore) -> None:
+    """psycopg tells of that before it takes the connection for closed."""
+    with store.reading() as s:
+        assert s.rows("select id from pack") == []
+        with socket.socket(fileno=os.dup(s._connection.fileno())) as its:  # type: ignore[attr-defined]
+            its.shutdown(socket.SHUT_RDWR)
+    assert noted(store) == []
+
+
+def test_an_error_of_the_connection_itself_is_told_from_one_of_the_server(postgres_url: str) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        assert is_lost(connection, psycopg.OperationalError("connection socket closed"))  # not marked as closed yet
+        with pytest.raises(psycopg.OperationalError) as caught:
+            connection.execute("set statement_timeout = 1; select pg_sleep(1)")
+        assert not is_lost(connection, caught.value)
 
 
 def test_a_server_that_stops_is_told_at_once_and_found_again(own_postgres: Any) -> None:

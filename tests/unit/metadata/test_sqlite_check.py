@@ -9,6 +9,8 @@ from pathlib import Path
 import apsw
 import pytest
 
+from llmartifacts.errors import Damaged
+from llmartifacts.metadata import sqlite_pages
 from llmartifacts.metadata.sqlite import SqliteDatabase
 from llmartifacts.metadata.sqlite_check import log_damage
 from llmartifacts.metadata.store import MetadataStore
@@ -71,7 +73,7 @@ def test_records_of_an_earlier_round_are_no_damage(store: MetadataStore, tmp_pat
     for number in range(20):
         with store.writing() as s:
             s.run("insert into condemned(key, at, size) values (:k, 0, 0)", {"k": f"key {number} " * 40})
-    outside = apsw.Connection(str(tmp_path / "registry.db"))
+    outside = apsw.Connection(str(tmp_path / "registry.db"), vfs=sqlite_pages.vfs())
     outside.execute("pragma wal_checkpoint(restart)").fetchall()
     outside.close()
     with store.writing() as s:
@@ -84,7 +86,7 @@ def test_records_of_an_earlier_round_are_no_damage(store: MetadataStore, tmp_pat
 
 def test_an_altered_definition_shows(store: MetadataStore, tmp_path: Path) -> None:
     store.close()
-    outside = apsw.Connection(str(tmp_path / "registry.db"))
+    outside = apsw.Connection(str(tmp_path / "registry.db"), vfs=sqlite_pages.vfs())
     outside.execute("create table stranger(x)")
     outside.execute("drop index lease_until")
     outside.close()
@@ -93,10 +95,20 @@ def test_an_altered_definition_shows(store: MetadataStore, tmp_path: Path) -> No
     assert any("'lease_until'" in line for line in told)
 
 
-def test_an_altered_header_shows(store: MetadataStore, tmp_path: Path) -> None:
-    store.close()
+def test_an_altered_header_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a file of the first releases, whose pages have no checksums."""
+    monkeypatch.setattr(sqlite_pages, "reserve", lambda connection: None)
     file = tmp_path / "registry.db"
+    MetadataStore(SqliteDatabase(file, create=True), create=True).close()
+    assert SqliteDatabase(file).check() == []
     good = file.read_bytes()
-    for at in (60, 68, 75):
+    for at in (20, 60, 68, 75):
         file.write_bytes(flipped(good, 8 * at))
-        assert any("header" in line for line in SqliteDatabase(file).check())
+        assert any("header" in line for line in _told_of(file))
+
+
+def _told_of(file: Path) -> list[str]:
+    try:
+        return SqliteDatabase(file).check()
+    except Damaged as error:
+        return [error.message]
