@@ -21,6 +21,10 @@ from llmartifacts.errors import (
 )
 
 _BACKUP = "Restore the file from a backup."
+RESEAL = (
+    "Restore the file from a backup. Where only its checksums are wrong, because another program (sqlite3) had it open,"
+    " llmartifacts repair --database makes them anew."
+)
 _ROOM = 64 * 1024
 """Bytes; with less, SQLite cannot make the files that it needs beside the database."""
 _IN_THE_SCHEMA = ("no such", "already exists", "overflow", "mismatch")
@@ -67,7 +71,7 @@ def database_errors(path: Path) -> Iterator[None]:
     except apsw.IOError as error:
         if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_DATA:
             told = f"the database {path} is damaged: a page of it is not what was written there"
-            raise Damaged(told, file=str(path), next_step=_BACKUP) from error
+            raise Damaged(told, file=str(path), next_step=RESEAL) from error
         if _has_no_room(path):
             raise _full(path, error) from error
         step = "Look at the disk: mount options, the system log."

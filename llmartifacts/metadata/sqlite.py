@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import apsw
 
 from llmartifacts.errors import Busy, Damaged, NotAllowed, NotFound, UnsafeContent
-from llmartifacts.metadata import sqlite_check, sqlite_pages
+from llmartifacts.metadata import sqlite_check, sqlite_log, sqlite_pages
 from llmartifacts.metadata.connections import Connections
 from llmartifacts.metadata.database import Parameters, Row
 from llmartifacts.metadata.failures import database_errors, read_only
@@ -65,10 +65,13 @@ class SqliteDatabase:
         path: The file.
         create: Make it if it is not there.
         wait: Seconds to wait for other writers before `Busy`.
+        compare: Hold each page against its checksum, and refuse a log of which a part is lost; without, whoever asks
+            must know by other means that what is read is right.
 
     Raises:
         NotFound: There is no such file.
         NotAllowed: It cannot be opened, or lies on a network file system.
+        Damaged: A part of what was committed is lost, or the header is damaged.
     """
 
     types: ClassVar[Mapping[str, str]] = {
@@ -78,7 +81,7 @@ class SqliteDatabase:
         "keyed": "without rowid",
     }
 
-    def __init__(self, path: Path, *, create: bool = False, wait: float = WAIT_SECONDS) -> None:
+    def __init__(self, path: Path, *, create: bool = False, wait: float = WAIT_SECONDS, compare: bool = True) -> None:
         if tuple(map(int, apsw.sqlite_lib_version().split("."))) < MINIMUM:
             raise NotAllowed(
                 f"SQLite {apsw.sqlite_lib_version()} is too old",
@@ -87,7 +90,7 @@ class SqliteDatabase:
         self.path = path
         self._wait = wait
         self._queue = WriterQueue(path)
-        self._connections = Connections(str(path), lambda: _Session(path, create))
+        self._connections = Connections(str(path), lambda: _Session(path, create, compare))
         kind = file_system(path.parent)
         if kind in NETWORK_FILE_SYSTEMS:
             raise NotAllowed(
@@ -143,8 +146,15 @@ class SqliteDatabase:
             if session.readonly:
                 raise read_only(self.path, session.unwritable)
             session.connection.execute("vacuum")
-            busy = session.connection.execute("pragma wal_checkpoint(truncate)").fetchall()[0][0]
-        if busy:
+            self._empty_log(session)
+
+    def empty_log(self) -> None:
+        """Put what is in the log into the file. Raises as `scrub`."""
+        with database_errors(self.path), self._queue.head(self._wait), self._connections.use() as session:
+            self._empty_log(session)
+
+    def _empty_log(self, session: _Session) -> None:
+        if session.connection.execute("pragma wal_checkpoint(truncate)").fetchall()[0][0]:
             raise Busy(
                 f"{self.path} is being read as it was before, and keeps what was deleted for that long",
                 field="registry",
@@ -172,8 +182,9 @@ class SqliteDatabase:
 class _Session:
     """One connection of one thread."""
 
-    def __init__(self, path: Path, create: bool) -> None:
+    def __init__(self, path: Path, create: bool, compare: bool) -> None:
         self.path = path
+        self._compare = compare
         self.depth = 0
         self.writing = False
         self._pid = os.getpid()
@@ -190,7 +201,7 @@ class _Session:
                 self.connection = self._read_only()
             else:
                 try:
-                    self.connection = _writable(path, create)
+                    self.connection = _writable(path, create, compare)
                 except (apsw.CantOpenError, apsw.FullError, apsw.IOError, apsw.ReadOnlyError) as error:
                     if create:
                         raise
@@ -206,7 +217,8 @@ class _Session:
         self._alone = None if state.log else state
         uri = f"{self.path.absolute().as_uri()}?mode=ro{'' if state.log else '&immutable=1'}"
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        return _prepared(apsw.Connection(uri, flags=flags, vfs=sqlite_pages.vfs(), statementcachesize=256), self.path)
+        connection = apsw.Connection(uri, flags=flags, vfs=sqlite_pages.vfs(), statementcachesize=256)
+        return _prepared(connection, self.path, self._compare)
 
     def rows(self, sql: str, parameters: Parameters = {}) -> list[Row]:
         return self.connection.execute(_text(sql), parameters).fetchall()
@@ -361,12 +373,12 @@ def _may_write(path: Path) -> bool:
     return os.access(path if path.exists() else path.parent, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
-def _writable(path: Path, create: bool) -> apsw.Connection:
+def _writable(path: Path, create: bool, compare: bool) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     connection = apsw.Connection(str(path), flags=flags, vfs=sqlite_pages.vfs(), statementcachesize=256)
     if create and not _size(path):
         sqlite_pages.reserve(connection)
-    _prepared(connection, path)
+    _prepared(connection, path, compare)
     try:
         mode = connection.execute("pragma journal_mode=wal").fetchall()[0][0]
         if mode != "wal":
@@ -378,13 +390,17 @@ def _writable(path: Path, create: bool) -> apsw.Connection:
     return connection
 
 
-def _prepared(connection: apsw.Connection, path: Path) -> apsw.Connection:
+def _prepared(connection: apsw.Connection, path: Path, compare: bool) -> apsw.Connection:
     try:
+        if not compare:
+            connection.execute("pragma checksum_verification=off")  # before the first page is read
         connection.set_busy_timeout(int(WAIT_SECONDS * 1000))
         for pragma in ("synchronous=full", "foreign_keys=on", "cell_size_check=on", "trusted_schema=off"):
             connection.execute(f"pragma {pragma}")
         connection.limit(apsw.SQLITE_LIMIT_LENGTH, MAX_ROW)
-        sqlite_pages.require(connection, path)
+        if compare:
+            sqlite_pages.require(connection, path)
+            sqlite_log.require_all_taken(connection, path)  # before the first write: it would hide what is lost
         _require_plain_tables(connection)
     except BaseException:
         connection.close()

@@ -469,12 +469,11 @@ def set_tags(s: Session, version_id: int, tags: Mapping[str, str], remove: Seque
     """Set and remove labels."""
     for name in remove:
         s.run("delete from tag where version_id = :v and name = :n", {"v": version_id, "n": name})
-    for name, value in tags.items():
-        s.run(
-            "insert into tag(version_id, name, value) values (:v, :n, :x)"
-            " on conflict (version_id, name) do update set value = excluded.value",
-            {"v": version_id, "n": name, "x": value},
-        )
+    s.run_many(
+        "insert into tag(version_id, name, value) values (:v, :n, :x)"
+        " on conflict (version_id, name) do update set value = excluded.value",
+        [{"v": version_id, "n": name, "x": value} for name, value in tags.items()],
+    )
     if tags:
         kept = s.row("select count(*) from tag where version_id = :v", {"v": version_id})
         refuse_too_many_tags(kept[0] if kept else 0)

@@ -106,8 +106,8 @@ class EmbeddedBackend(Removing):
         """
         place = Path(os.path.abspath(path))
         with storage_errors("make", place):
-            if _is_there(place) and (not place.is_dir() or any(place.iterdir())):
-                raise _taken(place)
+            if is_there(place) and (not place.is_dir() or any(place.iterdir())):
+                raise taken(place)
             make_folders(place.parent)
             aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name[:64]}."))
         try:
@@ -125,7 +125,7 @@ class EmbeddedBackend(Removing):
                 (aside / "blobs").mkdir()
                 (aside / "tmp").mkdir()
                 sync_folder(aside)
-                _give_name(aside, place)
+                give_name(aside, place)
                 sync_folder(place.parent)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
@@ -133,18 +133,23 @@ class EmbeddedBackend(Removing):
         return cls.open(place)
 
     @classmethod
-    def open(cls, path: Path) -> EmbeddedBackend:
+    def open(cls, path: Path, *, compare: bool = True) -> EmbeddedBackend:
         """Open a registry.
+
+        Args:
+            path: The directory.
+            compare: Hold each page of the database against its checksum; without is for `reseal`.
 
         Raises:
             NotFound: There is none at the path.
             NewerFormat: It was written by a newer release.
+            Damaged: The database is damaged.
         """
         place = Path(os.path.abspath(path))
         with storage_errors("open", place):
-            there = _is_there(place / DATABASE)
+            there = is_there(place / DATABASE)
             around = () if there else (place / ".llmartifacts", *place.parents[:2])  # a level too high or too deep
-            near = tuple(str(p) for p in around if _is_there(p / DATABASE))[:1]
+            near = tuple(str(p) for p in around if is_there(p / DATABASE))[:1]
         if not there:
             raise NotFound(
                 f"there is no registry at {place}",
@@ -153,7 +158,7 @@ class EmbeddedBackend(Removing):
                 near=near,
                 next_step="" if near else f"Make one: llmartifacts init {path}",
             )
-        database = plugins.load("metadata", "sqlite")(place / DATABASE)
+        database = plugins.load("metadata", "sqlite")(place / DATABASE, compare=compare)
         try:
             store = MetadataStore(database)
         except BaseException:
@@ -528,7 +533,8 @@ class EmbeddedBackend(Removing):
         return migrate(self._parts, actor=actor, dry_run=dry_run, progress=progress)
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
+    """Whether something is there under a name, also a link that leads nowhere."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -536,20 +542,22 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _taken(place: Path) -> Conflict:
-    if _is_there(place / DATABASE):
+def taken(place: Path) -> Conflict:
+    """The error for a place that is not free for a registry."""
+    if is_there(place / DATABASE):
         told, step = "a registry", "Use it as it is, or name another directory for a second one."
     else:
         told, step = "something", "Name another directory."
     return Conflict(f"there is {told} at {place} already", field="location", next_step=step)
 
 
-def _give_name(aside: Path, place: Path) -> None:
+def give_name(aside: Path, place: Path) -> None:
+    """Let a registry that was made aside appear in its place. Raises `Conflict` where it is not free any more."""
     try:
         aside.rename(place)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise _taken(place) from error  # somebody else was first
+            raise taken(place) from error  # somebody else was first
         raise
 
 

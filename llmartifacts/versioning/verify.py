@@ -66,7 +66,7 @@ def verify(
     found = Findings(parts)
     with ThreadPoolExecutor(1, "llmartifacts-verify") as beside:  # SQLite works there while entries are parsed here
         checked = beside.submit(parts.metadata.database.check)
-        found.take(lambda: _records(parts))
+        found.take(lambda: records(parts))
         found.take(lambda: (_of_database(parts, line) for line in checked.result()))
     stored = Bytes(parts, read_data or part is not None, part, size, progress)
     found.take(lambda: stored.blobs(collection))
@@ -167,7 +167,8 @@ def _beside(manifest: Manifest, size: int, listed: dict[bytes, int], held: list[
     return ""
 
 
-def _records(parts: Parts) -> Iterator[LlmartifactsError]:
+def records(parts: Parts) -> Iterator[LlmartifactsError]:
+    """What is wrong among the records: with manifests, the audit, and what must hold between them."""
     with parts.metadata.reading() as s:
         yield from unlisted(s, parts)
         for line in audit.damaged(s):

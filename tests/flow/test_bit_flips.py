@@ -176,7 +176,7 @@ def test_every_flip_in_the_database_is_found_and_nothing_of_it_is_told(
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_every_flip_in_the_log_beside_the_database_is_found(closed: Path, tmp_path: Path, count: int) -> None:
+def test_every_flip_in_the_log_beside_the_database_is_refused(closed: Path, tmp_path: Path, count: int) -> None:
     """Also one that makes SQLite forget the last commits: nothing else tells that there were any."""
     aside = tmp_path / "aside"
     with la.connect(closed) as writer:
@@ -192,7 +192,8 @@ def test_every_flip_in_the_log_beside_the_database_is_found(closed: Path, tmp_pa
         (aside / "registry.db").write_bytes(database)
         (aside / "registry.db-shm").unlink(missing_ok=True)
         log.write_bytes(_with_flip(good, chance.randrange(8 * len(good))))
-        assert _found(aside)
+        with pytest.raises(errors.Damaged, match="log is damaged"):
+            la.connect(aside)
 
 
 # --- what the tests do
