@@ -11,7 +11,6 @@ Source: sqlite.org/cksumvfs.html (how the sum is made, and where it lies); sqlit
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import time
 from collections.abc import Iterator
@@ -38,13 +37,12 @@ def vfs() -> str:
     Raises:
         NotAllowed: This build of apsw has not got it.
     """
-    from apsw import sqlite_extra
-
     before = apsw.vfs_names()
     connection = apsw.Connection(":memory:")
     try:
-        sqlite_extra.load(connection, "cksumvfs")
-    except (sqlite_extra.NotAvailable, apsw.Error, OSError) as error:
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1)
+        connection.load_extension(str(_extension()))
+    except (LookupError, ImportError, apsw.Error, OSError) as error:
         raise NotAllowed(
             f"this build of apsw has no checksums for pages ({error})",
             next_step="Install the apsw wheel from the package index; it carries them.",
@@ -55,8 +53,24 @@ def vfs() -> str:
     return next(name for name in apsw.vfs_names() if name not in before or name == "cksmvfs")
 
 
+def _extension() -> Path:
+    """The file of the extension in the wheel. `apsw.sqlite_extra` finds it too, and takes 25 ms to be imported."""
+    folder = Path(apsw.__file__).parent / "sqlite_extra_binaries"
+    for suffix in (".so", ".dylib", ".dll"):
+        if (found := folder / f"cksumvfs{suffix}").is_file():
+            return found
+    from apsw import sqlite_extra
+
+    try:
+        return Path(sqlite_extra.path("cksumvfs"))
+    except sqlite_extra.NotAvailable as error:
+        raise LookupError(str(error)) from None
+
+
 def reserve(connection: apsw.Connection) -> None:
     """Keep room for checksums in a file that has no page yet."""
+    import ctypes  # 10 ms, and only who makes a registry needs it
+
     number = ctypes.c_int(SUM)
     connection.file_control("main", apsw.SQLITE_FCNTL_RESERVE_BYTES, ctypes.addressof(number))
 
