@@ -59,11 +59,15 @@ def verify(
         InvalidInput: `subset` is none.
         NotFound: There is no such collection.
     """
-    with parts.metadata.reading() as s:
-        collection = needed.collection_of(s, project, name) if name else None
-        count, size = needed.total(s, collection)
-    part = parse_subset(subset, size) if subset else None
     found = Findings(parts)
+    try:
+        with parts.metadata.reading() as s:
+            collection = needed.collection_of(s, project, name) if name else None
+            count, size = needed.total(s, collection)
+    except Damaged as error:  # so much that not even their number is known
+        found.take(lambda: (_of_database(parts, line) for line in parts.metadata.database.check()))
+        return Verification(0, 0, False, (error, *found.listed), more=found.more)
+    part = parse_subset(subset, size) if subset else None
     with ThreadPoolExecutor(1, "llmartifacts-verify") as beside:  # SQLite works there while entries are parsed here
         checked = beside.submit(parts.metadata.database.check)
         found.take(lambda: records(parts))

@@ -175,6 +175,17 @@ def test_every_flip_in_the_database_is_found_and_nothing_of_it_is_told(
     assert refused or count == FEW
 
 
+def test_verify_names_the_pages_that_rotted(closed: Path) -> None:
+    _busy_life(closed)
+    data = (closed / "registry.db").read_bytes()
+    first, last = data.index(b"number 4"), data.rindex(b"number 4")  # the version's row, and the audit's entry
+    bad = _with_flip(_with_flip(data, 8 * first), 8 * last)
+    _put_database(closed, bad)
+    with la.connect(closed) as registry:
+        told = [str(problem) for problem in registry.verify().problems]
+    assert any(f"{first // 4096 + 1}" in line and "not what was written there" in line for line in told), told
+
+
 @pytest.mark.parametrize("count", COUNTS)
 def test_every_flip_in_the_log_beside_the_database_is_refused(closed: Path, tmp_path: Path, count: int) -> None:
     """Also one that makes SQLite forget the last commits: nothing else tells that there were any."""
