@@ -196,9 +196,9 @@ def opened(session: Session, database: str | None, blobs: str | None) -> Iterato
     from llmartifacts.connect import home_project, who
     from llmartifacts.metadata import dump
     from llmartifacts.registry import Registry
-    from llmartifacts.versioning.team import _database, open_team
+    from llmartifacts.versioning.team import database_at, open_team
 
-    found = _database(database, None)
+    found = database_at(database)
     try:
         if dump.is_empty(found):
             raise NotFound("there is no registry in that database", what="registry", name="--database")

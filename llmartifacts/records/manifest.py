@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -127,6 +128,22 @@ class Manifest:
         if expect is None and made.to_bytes() != data:
             raise InvalidManifest("not in canonical form (RFC 8785)", origin=origin)
         made.__dict__["_bytes"] = bytes(data)
+        made.__dict__["digest"] = digest
+        return made
+
+    @classmethod
+    def known(cls, text: str, digest: Digest) -> Manifest:
+        """Read a manifest that `from_bytes` read before, in this process, under this digest: nothing is checked again.
+
+        Args:
+            text: Its canonical JSON.
+            digest: Its digest.
+        """
+        body = json.loads(text)
+        files = tuple(Descriptor(f["path"], Digest(f["digest"]), f["size"], f.get("url")) for f in body["files"])
+        parts = tuple(Component(c["role"], c["kind"], Digest(c["digest"])) for c in body["components"])
+        made = cls(body["kind"], body["config"], files, parts)
+        made.__dict__["_bytes"] = text.encode()
         made.__dict__["digest"] = digest
         return made
 

@@ -14,7 +14,7 @@ from llmartifacts.records.times import to_text
 from llmartifacts.signing.envelope import read_envelope, seal, verify
 from llmartifacts.signing.key_files import load
 from llmartifacts.signing.keys import parse_public
-from llmartifacts.signing.statement import EXPORT, _checked, _parsed, _statement, _who
+from llmartifacts.signing.statement import EXPORT, checked_by, read_statement, signer_of, statement_bytes
 
 _SUBJECT = "export"
 
@@ -58,7 +58,7 @@ def sign_export(digest: Digest, origin: str, *, key: str) -> bytes:
             f"the key {signing.file.name} says nobody's name", field="key", next_step="Keep its .pub file beside it."
         )
     said = {"registry": origin, "person": signing.file.person, "reason": "", "at": to_text(datetime.now(UTC))}
-    return seal(_statement(EXPORT, [(_SUBJECT, digest)], said), signing.private)
+    return seal(statement_bytes(EXPORT, [(_SUBJECT, digest)], said), signing.private)
 
 
 def check_signature(
@@ -78,11 +78,11 @@ def check_signature(
         Damaged: It is forged.
     """
     read = read_envelope(envelope, origin=file)
-    subjects, said = _parsed(read.payload, EXPORT, ("registry", "person", "reason", "at"), file)
-    registry = _checked(check_origin, said["registry"], "registry", file)
+    subjects, said = read_statement(read.payload, EXPORT, ("registry", "person", "reason", "at"), file)
+    registry = checked_by(check_origin, said["registry"], "registry", file)
     if subjects != [(_SUBJECT, digest)] or registry != origin:
         raise InvalidValue("the signature is that of another export", field="signature", origin=file)
-    person, _, at = _who(said, file)
+    person, _, at = signer_of(said, file)
     known = next((key for key in trusted if key.id == read.key), None)
     if known is None:
         return None

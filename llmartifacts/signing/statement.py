@@ -62,7 +62,7 @@ class ApprovalStatement:
             "at": to_text(self.at),
             "expires": None if self.expires is None else to_text(self.expires),
         }
-        return _statement(APPROVAL, [(str(s), s.digest) for s in bound.subjects], predicate)
+        return statement_bytes(APPROVAL, [(str(s), s.digest) for s in bound.subjects], predicate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class EvaluationStatement:
             "reason": self.reason,
             "at": to_text(self.at),
         }
-        return _statement(EVALUATION, [(str(self.report), self.report.digest)], predicate)
+        return statement_bytes(EVALUATION, [(str(self.report), self.report.digest)], predicate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class RotationStatement:
             "public": self.public.text,
             "at": to_text(self.at),
         }
-        return _statement(ROTATION, [("key", Digest(f"sha256:{self.public.id}"))], predicate)
+        return statement_bytes(ROTATION, [("key", Digest(f"sha256:{self.public.id}"))], predicate)
 
 
 def read_approval(payload: bytes, *, origin: str = "") -> ApprovalStatement:
@@ -130,46 +130,46 @@ def read_approval(payload: bytes, *, origin: str = "") -> ApprovalStatement:
     Raises:
         InvalidInput: It is no approval, or a part of it cannot be; names the field.
     """
-    subjects, said = _parsed(payload, APPROVAL, _APPROVAL_FIELDS, origin)
+    subjects, said = read_statement(payload, APPROVAL, _APPROVAL_FIELDS, origin)
     serving = said["serving"]
     named = [_subject(name, digest, origin) for name, digest in subjects]
     if not isinstance(serving, dict) or serving.keys() != {s.name for s in named} or len(serving) != len(named):
         raise InvalidValue("serving names exactly the collections of the subjects", field="serving", origin=origin)
     binding = Binding(
-        _checked(check_name, said["project"], "project", origin),
-        _checked(check_alias, said["alias"], "alias", origin),
+        checked_by(check_name, said["project"], "project", origin),
+        checked_by(check_alias, said["alias"], "alias", origin),
         tuple(sorted(named, key=lambda s: s.name)),
         {name: _serving(value, name, origin) for name, value in sorted(serving.items())},
-        None if said["policy"] is None else _checked(parse_digest, said["policy"], "policy", origin),
-        _checked(check_origin, said["registry"], "registry", origin),
+        None if said["policy"] is None else checked_by(parse_digest, said["policy"], "policy", origin),
+        checked_by(check_origin, said["registry"], "registry", origin),
     )
     expires = None if said["expires"] is None else _time(said["expires"], "expires", origin)
-    return ApprovalStatement(binding, *_who(said, origin), expires)
+    return ApprovalStatement(binding, *signer_of(said, origin), expires)
 
 
 def read_evaluation(payload: bytes, *, origin: str = "") -> EvaluationStatement:
     """Read an evaluation strictly. Raises as `read_approval`."""
-    subjects, said = _parsed(payload, EVALUATION, ("project", "config", "person", "reason", "at"), origin)
+    subjects, said = read_statement(payload, EVALUATION, ("project", "config", "person", "reason", "at"), origin)
     if len(subjects) != 1:
         raise InvalidValue("an evaluation is of one report", field="subject", origin=origin)
     return EvaluationStatement(
-        _checked(check_name, said["project"], "project", origin),
+        checked_by(check_name, said["project"], "project", origin),
         _subject(*subjects[0], origin),
-        _checked(parse_digest, said["config"], "config", origin),
-        *_who(said, origin),
+        checked_by(parse_digest, said["config"], "config", origin),
+        *signer_of(said, origin),
     )
 
 
 def read_rotation(payload: bytes, *, origin: str = "") -> RotationStatement:
     """Read the change of a key strictly. Raises as `read_approval`."""
-    subjects, said = _parsed(payload, ROTATION, ("person", "replaces", "public", "at"), origin)
-    public = _checked(parse_public, said["public"], "public", origin)
+    subjects, said = read_statement(payload, ROTATION, ("person", "replaces", "public", "at"), origin)
+    public = checked_by(parse_public, said["public"], "public", origin)
     if subjects != [("key", f"sha256:{public.id}")]:
         raise InvalidValue("the subject is not the new key", field="subject", origin=origin)
     replaces = said["replaces"]
     if not isinstance(replaces, str):
         raise InvalidValue("replaces is no key id", field="replaces", origin=origin)
-    person = _checked(check_person, said["person"], "person", origin)
+    person = checked_by(check_person, said["person"], "person", origin)
     return RotationStatement(person, replaces, public, _time(said["at"], "at", origin))
 
 
@@ -181,7 +181,8 @@ def config_digest(config: Mapping[str, Any]) -> Digest:
 _APPROVAL_FIELDS = ("registry", "project", "alias", "serving", "policy", "person", "reason", "at", "expires")
 
 
-def _statement(kind: str, subjects: Sequence[tuple[str, Digest]], predicate: dict[str, Any]) -> bytes:
+def statement_bytes(kind: str, subjects: Sequence[tuple[str, Digest]], predicate: dict[str, Any]) -> bytes:
+    """A statement of some kind in canonical JSON: what it is about, each with its digest, and what it says."""
     body = {
         "_type": STATEMENT,
         "subject": [{"name": name, "digest": {"sha256": digest.removeprefix("sha256:")}} for name, digest in subjects],
@@ -191,10 +192,10 @@ def _statement(kind: str, subjects: Sequence[tuple[str, Digest]], predicate: dic
     return canonical_bytes(body, field="statement", max_bytes=MAX_BYTES)
 
 
-def _parsed(
+def read_statement(
     payload: bytes, kind: str, fields: tuple[str, ...], origin: str
 ) -> tuple[list[tuple[str, Digest]], dict[str, Any]]:
-    """Subjects and predicate of a statement of one kind, each with exactly the fields it has."""
+    """Subjects and predicate of a statement of one kind, each with exactly the fields it has. Raises `InvalidInput`."""
     body = parse_json(payload, field="statement", origin=origin, max_bytes=MAX_BYTES)
     top = check_fields(body, ("_type", "subject", "predicateType", "predicate"), "statement", origin)
     if top["_type"] != STATEMENT:
@@ -211,12 +212,12 @@ def _parsed(
         digest = check_fields(named["digest"], ("sha256",), f"{field}.digest", origin)["sha256"]
         if not isinstance(named["name"], str):
             raise InvalidValue(f"{field} has no name", field=f"{field}.name", origin=origin)
-        subjects.append((named["name"], _checked(parse_digest, f"sha256:{digest}", f"{field}.digest", origin)))
+        subjects.append((named["name"], checked_by(parse_digest, f"sha256:{digest}", f"{field}.digest", origin)))
     return subjects, check_fields(top["predicate"], fields, "predicate", origin)
 
 
 def _subject(name: str, digest: Digest, origin: str) -> Subject:
-    parsed: Reference = _checked(Reference.parse, name, "subject", origin)
+    parsed: Reference = checked_by(Reference.parse, name, "subject", origin)
     if parsed.number is None or str(parsed) != name or parsed.project is not None or parsed.digest is not None:
         raise InvalidValue(f"{shown(name)} is not name:vN", field="subject", origin=origin)
     return Subject(parsed.name, parsed.number, digest)
@@ -229,22 +230,23 @@ def _serving(value: Any, name: str, origin: str) -> Serving:
     if type(move) is not int or not 0 <= move <= MAX_INTEGER:
         raise InvalidValue(f"{shown(move)} is no move number", field=f"{field}.move", origin=origin)
     digest = said["digest"]
-    return Serving(None if digest is None else _checked(parse_digest, digest, f"{field}.digest", origin), move)
+    return Serving(None if digest is None else checked_by(parse_digest, digest, f"{field}.digest", origin), move)
 
 
-def _who(said: dict[str, Any], origin: str) -> tuple[str, str, datetime]:
-    person = _checked(check_person, said["person"], "person", origin)
-    return person, _checked(check_text, said["reason"], "reason", origin), _time(said["at"], "at", origin)
+def signer_of(said: dict[str, Any], origin: str) -> tuple[str, str, datetime]:
+    """Who signs, why, and when, of a predicate that was read. Raises `InvalidInput`."""
+    person = checked_by(check_person, said["person"], "person", origin)
+    return person, checked_by(check_text, said["reason"], "reason", origin), _time(said["at"], "at", origin)
 
 
 def _time(value: Any, field: str, origin: str) -> datetime:
-    made: datetime = _checked(parse_time, value if isinstance(value, str) else None, field, origin)
+    made: datetime = checked_by(parse_time, value if isinstance(value, str) else None, field, origin)
     if to_text(made) != value:
         raise InvalidValue(f"{shown(value, 60)} is not a time in UTC with microseconds", field=field, origin=origin)
     return made
 
 
-def _checked(check: Any, value: Any, field: str, origin: str) -> Any:
+def checked_by(check: Any, value: Any, field: str, origin: str) -> Any:
     """What a validator makes of a value; where it refuses it, so does this, and says where the value came from."""
     try:
         return check(value, field=field)

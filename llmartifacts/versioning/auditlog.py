@@ -41,13 +41,24 @@ def checkpoint(parts: Parts) -> Checkpoint:
     Raises:
         Damaged: An entry was altered or is missing: such an audit is not worth a signature.
     """
+    return with_earlier(parts, 0)[0]
+
+
+def with_earlier(parts: Parts, entries: int) -> tuple[Checkpoint, bytes | None]:
+    """Size and root of the audit now, and the root that it had when it had so many entries; None if it never had.
+
+    Raises:
+        Damaged: As `checkpoint`.
+    """
     tree = Tree()
-    first = b""
+    first, earlier = b"", None
     with parts.metadata.reading() as s:
         for leaf in _leaves(_sound(audit.stored(s), parts)):
             first = first or leaf
             tree.add(leaf)
-    return Checkpoint(origin_of(first) if first else "", tree.size, tree.root())
+            if tree.size == entries:
+                earlier = tree.root()
+    return Checkpoint(origin_of(first) if first else "", tree.size, tree.root()), earlier
 
 
 def inclusion(parts: Parts, index: int, size: int) -> InclusionProof:

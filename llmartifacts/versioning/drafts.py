@@ -1,6 +1,7 @@
 """What is checked of drafts that a stranger made. On this machine packing has checked them; a server checks them anew.
 
 checked          one draft by itself: pure, but for the kinds that are installed
+check_parsed     the same, where its manifest was just read from bytes
 check_drafts     drafts against what the registry holds, in the transaction that logs them
 
 Whatever follows from the content is made here and not taken from outside: the relation of an input, and which version a
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from llmartifacts import packing, plugins
@@ -38,26 +40,49 @@ _STRANGE: tuple[Relation, ...] = ("derived_from", "evaluated_with")
 """Relations that versions of a kind that is not installed here may have to their inputs."""
 
 
-def checked(draft: Draft) -> Draft:
+class Installed:
+    """The kinds that are installed: others than the built-in ones are looked for once, when first asked for.
+
+    To look takes milliseconds, and a stranger may send thousands of drafts of a kind that nobody has.
+    """
+
+    def __contains__(self, name: str) -> bool:
+        return name in plugins.BUILT_IN["kinds"] or name in self._others
+
+    @cached_property
+    def _others(self) -> frozenset[str]:
+        return frozenset(plugins.names("kinds"))
+
+
+def checked(draft: Draft, installed: Installed | None = None) -> Draft:
     """A draft whose every field is one that this machine could have made itself.
 
     The relation of its inputs is the one of its kind; edges to the parts of a bundle are left as they are.
+
+    Args:
+        draft: The draft.
+        installed: The kinds that are installed, where many drafts are checked; by default they are looked for.
 
     Raises:
         InvalidManifest: The manifest breaks a rule, or is none of its kind; the field is named.
         InvalidInput: A name, alias, tag or text cannot be used.
         TooLarge: There is more of something than one version may have.
     """
-    manifest = Manifest.from_bytes(draft.manifest.to_bytes())
+    return check_parsed(replace(draft, manifest=Manifest.from_bytes(draft.manifest.to_bytes())), installed)
+
+
+def check_parsed(draft: Draft, installed: Installed | None = None) -> Draft:
+    """As `checked`, of a draft whose manifest was just read from its bytes, and so keeps the rules of manifests."""
+    manifest = draft.manifest
     check_name(draft.name, field="name")
-    kind = packing.kind_named(manifest.kind) if plugins.is_installed("kinds", manifest.kind) else None
+    there = manifest.kind in (installed or Installed())
+    kind = packing.kind_named(manifest.kind) if there else None
     if kind is not None:
         _check_config(kind, manifest)
         packing.check_external(kind, manifest)
     _check_files(manifest)
     return replace(
         draft,
-        manifest=manifest,
         message=check_text(draft.message, field="message"),
         tags=check_tags(draft.tags),
         aliases=tuple(check_alias(a, field="aliases") for a in _few(draft.aliases, MAX_ALIASES, "aliases")),
@@ -93,7 +118,8 @@ def check_drafts(
         NotAllowed: The run is somebody else's.
         Conflict: The run has ended.
     """
-    made = [checked(draft) for draft in _few(drafts, MAX_DRAFTS, "drafts")]
+    installed = Installed()
+    made = [checked(draft, installed) for draft in _few(drafts, MAX_DRAFTS, "drafts")]
     _check_sizes(s, project_id, [draft.manifest for draft in made])
     for run in dict.fromkeys(draft.run for draft in made if draft.run):
         runs.require_running(s, project_id, project, run, author=actor)

@@ -29,8 +29,9 @@ from llmartifacts.versioning.parts import Parts
 MARKER = "registry"
 """Key of the object that says which registry the bytes belong to."""
 _SCHEMES = {"postgres": "postgresql"}
-_ASIDE = ".staging"
-_PLACE = "place"
+ASIDE = ".staging"
+"""Folder, in that of the bytes, for bytes on their way in."""
+PLACE = "place"
 """What the database calls the number of the place, in `meta`."""
 _NUMBER = re.compile(r"[0-9a-f]{16}")
 
@@ -65,15 +66,15 @@ def open_team(
         NotAllowed: The database's user, or this process, may not.
         Unreachable: The database or the bytes cannot be had.
     """
-    driver, folder = _driver(blobs)
-    opened = _database(database, connections)
+    driver, folder = driver_at(blobs)
+    opened = database_at(database, connections)
     try:
         metadata = MetadataStore(opened, create=True)
         origin = _origin(metadata, actor)
         mark = _require_pair(metadata, driver, folder, origin)
         cache = cache or BlobCache()
         if scratch is None:
-            scratch = cache.root / _ASIDE if folder is None else folder / _ASIDE
+            scratch = cache.root / ASIDE if folder is None else folder / ASIDE
         sweep(scratch)
         store = BlobStore(driver, cache=cache, scratch=scratch, index=lambda given: RecordedIndex(metadata, given))
         return EmbeddedBackend(Parts(metadata, store, getattr(opened, "place", ""), mark=mark, shared=True))
@@ -82,7 +83,20 @@ def open_team(
         raise
 
 
-def _database(url: str, connections: int | None) -> Database:
+def database_at(url: str, connections: int | None = None) -> Database:
+    """Open the database at a URL; nothing is made in it.
+
+    Args:
+        url: As in `open_team`.
+        connections: As in `open_team`.
+
+    Raises:
+        InvalidInput: It is no URL.
+        NotFound: No driver is installed for its scheme, or there is no such database.
+        MissingExtra: The driver needs something that is not installed.
+        NotAllowed: The database's user may not.
+        Unreachable: It cannot be had.
+    """
     scheme, found, _ = url.partition("://")
     if not found:
         raise InvalidInput(
@@ -98,8 +112,16 @@ def _database(url: str, connections: int | None) -> Database:
     return made
 
 
-def _driver(place: str) -> tuple[Driver, Path | None]:
-    """The driver of a place of bytes, and its folder where it is one."""
+def driver_at(place: str) -> tuple[Driver, Path | None]:
+    """The driver of a place of bytes, and its folder where it is one; there need not be anything yet.
+
+    Args:
+        place: A folder, a `file://` URL, or a URL whose scheme is that of an installed driver.
+
+    Raises:
+        InvalidInput: It is no place that servers could share.
+        NotFound: No driver is installed for its scheme.
+    """
     scheme, found, _ = place.partition("://")
     if found and scheme != "file":
         if scheme in ("local", "memory"):
@@ -134,7 +156,7 @@ def _origin(metadata: MetadataStore, actor: str) -> str:
 
 def is_marked(parts: Parts) -> bool:
     """Whether the bytes still lie where they did when the registry was opened; one look at a small object."""
-    return not parts.mark or _marked(parts.blobs.driver) == parts.mark
+    return not parts.mark or mark_at(parts.blobs.driver) == parts.mark
 
 
 def is_filled(parts: Parts) -> bool:
@@ -144,7 +166,7 @@ def is_filled(parts: Parts) -> bool:
     """
     with parts.metadata.reading() as s:
         one = versions.any_blob(s)
-    return one is None or parts.blobs.has(one) or _stored(parts.blobs.driver)
+    return one is None or parts.blobs.has(one) or holds_bytes(parts.blobs.driver)
 
 
 def _require_pair(metadata: MetadataStore, driver: Driver, folder: Path | None, origin: str) -> str:
@@ -160,8 +182,8 @@ def _require_pair(metadata: MetadataStore, driver: Driver, folder: Path | None, 
             known = _place(s)
             if known is None:
                 return _mark(s, driver, folder, origin)
-    expected = _mark_of(origin, known)
-    marked = _marked(driver)  # after the database: whoever recorded the number had marked the place before
+    expected = mark_of(origin, known)
+    marked = mark_at(driver)  # after the database: whoever recorded the number had marked the place before
     if marked != expected:
         raise _another_place(driver, folder, marked, expected)
     return expected
@@ -169,33 +191,39 @@ def _require_pair(metadata: MetadataStore, driver: Driver, folder: Path | None, 
 
 def _mark(s: Session, driver: Driver, folder: Path | None, origin: str) -> str:
     """Mark a place, and record it. The mark comes first: one that no database knows is taken up by the next start."""
-    marked = _marked(driver)
+    marked = mark_at(driver)
     owner, _, told = marked.partition(" ")
     if marked and owner != origin:
         raise _another_place(driver, folder, marked, origin)
     if not marked:
         _require_unused(s, driver, folder, origin)
     number = int(told, 16) if _NUMBER.fullmatch(told) else secrets.randbits(62) + 1
-    expected = _mark_of(origin, number)
+    expected = mark_of(origin, number)
     if marked != expected:
         mark = f"{expected}\n".encode()
         if marked:
             driver.replace(MARKER, mark)
         else:
             driver.put_if_absent(MARKER, mark)
-        marked = _marked(driver)
+        marked = mark_at(driver)
         if marked != expected:
             raise _another_place(driver, folder, marked, expected)
-    s.run("insert into meta(name, value) values (:name, :v)", {"name": _PLACE, "v": number})
+    s.run("insert into meta(name, value) values (:name, :v)", {"name": PLACE, "v": number})
     return expected
 
 
 def _place(s: Session) -> int | None:
-    row = s.row("select value from meta where name = :name", {"name": _PLACE})
+    row = s.row("select value from meta where name = :name", {"name": PLACE})
     return None if row is None else int(row[0])
 
 
-def _mark_of(origin: str, number: int) -> str:
+def mark_of(origin: str, number: int) -> str:
+    """What a place is marked with.
+
+    Args:
+        origin: The registry that the bytes belong to: the origin of its audit.
+        number: The number of the place, which the database of the registry knows too.
+    """
     return f"{origin} {number:016x}"
 
 
@@ -211,7 +239,7 @@ def _another_place(driver: Driver, folder: Path | None, marked: str, expected: s
         )
     if marked:
         told = f"{where} is another place than the one where the servers of this database keep the bytes"
-    elif _stored(driver):
+    elif holds_bytes(driver):
         told = (
             f"{where} holds bytes and does not say whose, and this database keeps its bytes in a place that is marked"
         )
@@ -234,7 +262,7 @@ def _require_unused(s: Session, driver: Driver, folder: Path | None, origin: str
             field="blobs",
             next_step="Name a folder of its own.",
         )
-    stored = _stored(driver)
+    stored = holds_bytes(driver)
     if not stored and s.row("select 1 from content limit 1") is None:
         return
     where = folder or "that place"
@@ -247,11 +275,13 @@ def _require_unused(s: Session, driver: Driver, folder: Path | None, origin: str
     )
 
 
-def _stored(driver: Driver) -> bool:
+def holds_bytes(driver: Driver) -> bool:
+    """Whether a registry's bytes lie at a place, of whatever registry."""
     return any(next(driver.list(prefix), None) is not None for prefix in ("sha256/", "packs/"))
 
 
-def _marked(driver: Driver) -> str:
+def mark_at(driver: Driver) -> str:
+    """What a place is marked with; empty where nothing marks it."""
     try:
         with driver.get(MARKER, 0, 200) as stream:
             return stream.read(200).decode("ascii", "replace").strip()

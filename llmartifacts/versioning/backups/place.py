@@ -43,8 +43,7 @@ from llmartifacts.records.digest import Digest, digest_from_hex
 from llmartifacts.records.times import parse_time, to_text
 from llmartifacts.versioning.backups.rows import decompress, from_lines
 from llmartifacts.versioning.embedded import DATABASE
-from llmartifacts.versioning.team import MARKER
-from llmartifacts.versioning.team import _driver as driver_at
+from llmartifacts.versioning.team import MARKER, driver_at
 
 _ASIDE = ".staging"
 _RUNNING = "running/"

@@ -41,6 +41,7 @@ from llmartifacts.errors import (
     NewerFormat,
 )
 from llmartifacts.metadata import audit, dump
+from llmartifacts.metadata.bulk import many_rows
 from llmartifacts.metadata.database import Database, Session
 from llmartifacts.metadata.schema import SCHEMA
 from llmartifacts.metadata.store import MetadataStore
@@ -51,10 +52,9 @@ from llmartifacts.versioning import auditlog, verify
 from llmartifacts.versioning.backups.place import BackupPlace
 from llmartifacts.versioning.backups.rows import OBJECTS, PACKS
 from llmartifacts.versioning.chunk_index import RecordedIndex
-from llmartifacts.versioning.embedded import DATABASE, EmbeddedBackend, _give_name, _is_there, _taken
+from llmartifacts.versioning.embedded import DATABASE, EmbeddedBackend, give_name, is_there, taken
 from llmartifacts.versioning.parts import Parts
-from llmartifacts.versioning.team import _ASIDE, _PLACE, MARKER, _database, _mark_of, _marked, _stored
-from llmartifacts.versioning.team import _driver as driver_at
+from llmartifacts.versioning.team import ASIDE, MARKER, PLACE, database_at, driver_at, holds_bytes, mark_at, mark_of
 
 _RESTORING = "restoring"
 """Key of the object that says whose bytes a restore is putting there."""
@@ -113,9 +113,9 @@ def restore_folder(
     if place.folder is not None and place.folder.resolve() in (home.resolve(), *home.resolve().parents):
         raise InvalidInput(f"{home} lies where the backups are", field="to", next_step="Name another folder.")
     with storage_errors("make", home):
-        if _is_there(home) and (not home.is_dir() or any(home.iterdir())):
+        if is_there(home) and (not home.is_dir() or any(home.iterdir())):
             _tidy(home)
-            raise _taken(home)
+            raise taken(home)
         home.parent.mkdir(parents=True, exist_ok=True)
     with _aside(home) as scratch:
         made = scratch.path / "registry"
@@ -126,7 +126,7 @@ def restore_folder(
         _bytes(place, record, driver, scratch)
         database = plugins.load("metadata", "sqlite")(made / DATABASE, create=True)
         try:
-            with database.writing() as s:
+            with many_rows(database), database.writing() as s:
                 parts = _rows(s, place, record, database, driver, scratch.path / "cache", made / "tmp", str(home))
                 revisions = _finish(s, parts, record, actor, accept_damage)
         finally:
@@ -137,7 +137,7 @@ def restore_folder(
         finally:
             backend.close()
         with storage_errors("make", home):
-            _give_name(made, home)
+            give_name(made, home)
             sync_folder(home.parent)
     return Restored(record, str(home), revisions, found)
 
@@ -175,7 +175,7 @@ def restore_team(
     driver, folder = driver_at(blobs)
     if folder is not None and place.folder is not None and folder.resolve() == place.folder.resolve():
         raise InvalidInput("the bytes cannot go where the backups are", field="blobs", next_step="Name another place.")
-    opened = _database(database, None)
+    opened = database_at(database)
     try:
         if not dump.is_empty(opened):
             raise Conflict(
@@ -184,16 +184,16 @@ def restore_team(
         where = getattr(opened, "place", "")
         _begin(driver, folder, record, where)
         cache = cache or BlobCache()
-        aside = folder / _ASIDE if folder is not None else driver.spool or cache.root / _ASIDE
+        aside = folder / ASIDE if folder is not None else driver.spool or cache.root / ASIDE
         with storage_errors("write", aside):
             sweep(aside)
             scratch = Scratch(aside)
         try:
             _bytes(place, record, driver, scratch)
             number = _number(driver, record)
-            with opened.writing() as s:
+            with many_rows(opened), opened.writing() as s:
                 parts = _rows(s, place, record, opened, driver, scratch.path / "cache", aside, where)
-                s.run("insert into meta(name, value) values (:name, :v)", {"name": _PLACE, "v": number})
+                s.run("insert into meta(name, value) values (:name, :v)", {"name": PLACE, "v": number})
                 revisions = _finish(s, parts, record, actor, accept_damage)
                 found = _verified(parts, read_data, accept_damage)
         finally:
@@ -268,7 +268,7 @@ def _begin(driver: Driver, folder: Path | None, record: BackupRecord, database: 
     own = f"{record.origin} {hashlib.sha256(database.encode()).hexdigest()}"
     said = _said(driver)
     if not said:
-        if _marked(driver) or _stored(driver):
+        if mark_at(driver) or holds_bytes(driver):
             raise Conflict(f"{where} holds bytes already", field="blobs", next_step="Name a place that is empty.")
         driver.put_if_absent(_RESTORING, f"{own}\n".encode())
         said = _said(driver)
@@ -291,8 +291,8 @@ def _said(driver: Driver) -> str:
 def _number(driver: Driver, record: BackupRecord) -> int:
     """Mark the place as that of the registry; the number that the database has to know."""
     number = secrets.randbits(62) + 1
-    driver.put_if_absent(MARKER, f"{_mark_of(record.origin, number)}\n".encode())
-    origin, _, told = _marked(driver).partition(" ")
+    driver.put_if_absent(MARKER, f"{mark_of(record.origin, number)}\n".encode())
+    origin, _, told = mark_at(driver).partition(" ")
     if origin != record.origin or len(told) != 16:
         raise Conflict("the place of the bytes is another registry's by now", field="blobs")
     return int(told, 16)

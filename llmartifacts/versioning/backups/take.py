@@ -39,6 +39,7 @@ from llmartifacts.metadata.dump import Table
 from llmartifacts.metadata.schema import SCHEMA
 from llmartifacts.metadata.uploads import UploadRow
 from llmartifacts.records.backup import BackupRecord, Piece, Stream, total
+from llmartifacts.records.checkpoint import Checkpoint
 from llmartifacts.records.digest import Blob, Digest, digest_bytes, digest_from_bytes, digest_of
 from llmartifacts.records.times import from_micros, to_text
 from llmartifacts.versioning import auditlog
@@ -68,7 +69,8 @@ def backup(parts: Parts, target: str, *, read_back: bool = False) -> BackupRecor
 
     Raises:
         Damaged: Something that the registry needs cannot be read; there is no backup.
-        Conflict: The place has backups of another registry, or what the registry needs went away again and again.
+        Conflict: The place has backups of another registry, or of one that this one parted from when either was
+            restored; or what the registry needs went away again and again.
         Busy: Backups are being removed there.
         NotAllowed: The place is full, or may not be written.
         Unreachable: It cannot be had.
@@ -189,7 +191,7 @@ class _Attempt:
             schema = int(row[0]) if row else 0
             if schema != SCHEMA:
                 raise NewerFormat(f"the registry has schema {schema}, this release knows {SCHEMA}", field="schema")
-            checkpoint = auditlog.checkpoint(self._parts)
+            checkpoint = self._checkpoint(self._previous)
             count = s.row("select count(*) from version")
             made = _Snapshot(
                 to_text(from_micros(s.now())),
@@ -209,6 +211,32 @@ class _Attempt:
             for blob in dump.needed(s):
                 blobs.write(digest_bytes(blob.digest) + blob.size.to_bytes(8, "little"))
         return made
+
+    def _checkpoint(self, newest: BackupRecord | None) -> Checkpoint:
+        """Size and root of the audit now, which must go on where the newest backup's audit ended.
+
+        A registry that was restored, and the one that went on, have one origin and two audits. In one place the
+        backups of one would push out those of the other, and the newest would be of either.
+
+        Raises:
+            Conflict: It does not.
+        """
+        if newest is None:
+            return auditlog.checkpoint(self._parts)
+        now, then = auditlog.with_earlier(self._parts, newest.entries)
+        if then is not None and then.hex() == newest.root:
+            return now
+        if now.size < newest.entries:
+            told = f"has {newest.entries:,} audit entries, and this registry only {now.size:,}"
+        else:
+            told = f"has other audit entries than this registry had when they were {newest.entries:,}"
+        raise Conflict(
+            f"backup {newest.number} at {self._place.name}, of {newest.at}, {told}: one of the two was restored from"
+            " a backup, and the other went on",
+            field="target",
+            next_step="Give each a place of its own: name an empty place for the backups of this one. What only one of"
+            " them has is brought into the other with llmartifacts export and import.",
+        )
 
     # --- rows
 
@@ -387,9 +415,8 @@ class _Attempt:
                 source.unlink(missing_ok=True)
 
     def _list(self, snapshot: _Snapshot, tables: tuple[Stream, ...], objects: Stream, packs: Stream) -> BackupRecord:
-        numbers = self._place.numbers()
         made = BackupRecord(
-            (numbers[-1] if numbers else 0) + 1,
+            1,
             secrets.token_hex(16),
             self._origin,
             snapshot.at,
@@ -404,9 +431,15 @@ class _Attempt:
             objects,
             packs,
         )
-        while not self._place.list_record(made):
-            made = replace(made, number=made.number + 1)
-        return made
+        while True:
+            numbers = self._place.numbers()
+            made = replace(made, number=(numbers[-1] if numbers else 0) + 1)
+            newest = self._place.require_own(self._origin)
+            if newest is not None and (self._previous is None or newest.write != self._previous.write):
+                self._checkpoint(newest)  # it was listed meanwhile
+                self._previous = newest
+            if self._place.list_record(made):
+                return made
 
     def _wrong(self, blob: Blob, key: str, what: str) -> Damaged:
         where = self._parts.blobs.driver.where(key)

@@ -12,17 +12,20 @@ bring a candidate together with its good marks. On a server that goes by the rig
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from llmartifacts.errors import InvalidInput, InvalidReference, InvalidValue, NotFound, Refused, WrongKind
+from llmartifacts.gates.base import Answers
+from llmartifacts.metadata.bulk import many_rows
 from llmartifacts.records.backend import Backend, Draft, Input, PromotionRequest, Staging, Target
 from llmartifacts.records.compatibility import Member, refuse_misfits
-from llmartifacts.records.digest import Digest, digest_bytes, digest_from_bytes
+from llmartifacts.records.digest import Blob, Digest, digest_bytes, digest_from_bytes
 from llmartifacts.records.export import ExportedInput, ExportedVersion
 from llmartifacts.records.manifest import INLINE_BYTES, Manifest
 from llmartifacts.records.names import check_name
@@ -32,16 +35,19 @@ from llmartifacts.signing.exporting import Signer, check_signature
 from llmartifacts.versioning.commit import REPORT
 from llmartifacts.versioning.drafts import BUNDLE
 from llmartifacts.versioning.exports.frames import FrameReader
-from llmartifacts.versioning.exports.read import Contents, ExportedCollection, open_export
+from llmartifacts.versioning.exports.here import Here, HereInDatabase, HereOnServer
+from llmartifacts.versioning.exports.ledger import Place
+from llmartifacts.versioning.exports.read import Contents, open_export
+
+if TYPE_CHECKING:
+    from llmartifacts.versioning.parts import Parts
 
 BATCH = 10_000
 """Versions that are logged in one transaction."""
 _BATCH_BYTES = 64 * 1024 * 1024
 """Bytes of manifests after which a transaction takes no more."""
-_PAGE = 1000
 ORIGIN, VERSION, AUTHOR = "imported.origin", "imported.version", "imported.author"
 """Tags that say where a version came from."""
-_Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,20 +160,16 @@ def import_export(
             signer,
             tuple(
                 ImportedCollection(
-                    importer.target(plan.given.project),
-                    plan.given.name,
-                    plan.given.kind,
-                    len(plan.new),
-                    len(plan.given.versions) - len(plan.new),
-                    plan.renumbered,
+                    importer.target(one.project), one.name, one.kind, one.fresh, one.count - one.fresh, one.renumbered
                 )
-                for plan in importer.plans.values()
+                for one in contents.ledger.collections()
             ),
             importer.beyond,
             importer.yanked,
             moved,
         )
     finally:
+        contents.ledger.close()
         reader.close()
 
 
@@ -185,39 +187,40 @@ def _signer(backend: Backend, contents: Contents, file: str, required: bool) -> 
 
 
 @dataclass
-class _Plan:
-    """What is to be done with one collection.
-
-    Attributes:
-        given: What the file has.
-        there: Whether the collection is here already.
-        new: Numbers of the versions, in the file, that are not here.
-        renumbered: How many of them got another number.
-    """
-
-    given: ExportedCollection
-    there: bool
-    new: set[int]
-    renumbered: int = 0
-
-
-@dataclass
 class _Batch:
     """Versions that are logged together.
 
     Attributes:
         project: Name of their project here.
         drafts: What is logged.
-        numbers: Number in the file of each, and its plan; None for one that is logged again.
+        numbers: Collection and number in the file of each; None for one that is logged again.
         manifests: Digest -> manifest of each.
+        withdrawn: Those that are withdrawn, and why.
         size: Bytes of the manifests.
     """
 
     project: str = ""
     drafts: list[Draft] = field(default_factory=list)
-    numbers: list[tuple[_Plan, int] | None] = field(default_factory=list)
+    numbers: list[tuple[int, int] | None] = field(default_factory=list)
     manifests: dict[Digest, Manifest] = field(default_factory=dict)
+    withdrawn: list[tuple[Reference, str]] = field(default_factory=list)
     size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of the export, and its parts, which are to be read before what follows."""
+
+    blob: Blob
+    parts: Iterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """A version of the export, not parsed yet, and what is known of it."""
+
+    place: Place
+    body: bytes
 
 
 class _Importer:
@@ -233,25 +236,22 @@ class _Importer:
         *,
         vouched: bool,
     ) -> None:
-        if project is not None and len(contents.projects) > 1:
+        self._ledger = contents.ledger
+        projects = self._ledger.projects()
+        if project is not None and len(projects) > 1:
             raise InvalidInput(
-                f"the export holds {len(contents.projects)} projects, and they cannot all become {project}",
+                f"the export holds {len(projects)} projects, and they cannot all become {project}",
                 field="--project",
                 next_step="Leave --project out, or export them one by one.",
             )
         self._backend = backend
-        self._embedded = getattr(backend, "parts", None) is not None
+        self._parts: Parts | None = getattr(backend, "parts", None)
         self._reader = reader
         self._contents = contents
         self._project = project
         self._actor = actor
         self._vouched = vouched
-        self.plans: dict[_Key, _Plan] = {}
         self.beyond = self.yanked = 0
-        self._last: dict[_Key, int] = {}
-        self._late: dict[_Key, list[tuple[ExportedVersion, ExportedInput]]] = {}
-        self._newest: dict[_Key, Manifest] = {}
-        self._withdrawn: list[tuple[_Key, Digest, str]] = []
         self._elsewhere: dict[tuple[str, str, Digest], Reference | None] = {}
         self._batch = _Batch()
         self._stack = ExitStack()
@@ -265,34 +265,39 @@ class _Importer:
 
     def plan(self) -> None:
         """Hold what the file has against what is here. Raises as `import_export`."""
-        known: dict[str, dict[str, Any]] = {}
-        for key, given in self._contents.collections.items():
+        if self._parts is None:
+            self._hold_against(HereOnServer(self._backend))
+        else:
+            with self._parts.metadata.reading() as s:
+                self._hold_against(HereInDatabase(s))
+        self._ledger.settle()
+
+    def _hold_against(self, here: Here) -> None:
+        for given in self._ledger.collections():
             project = self.target(given.project)
-            if project not in known:
-                known[project] = self._collections(project)
-            found = known[project].get(given.name.casefold())
-            if found is not None and found.name != given.name:
+            found = here.collection(project, given.name)
+            if found is None:
+                continue
+            name, kind = found
+            if name != given.name:
                 raise InvalidReference(
-                    f"{given.name!r} differs from the collection {found.name!r} in case only",
+                    f"{given.name!r} differs from the collection {name!r} in case only",
                     field="name",
                     origin=self._reader.name,
                     next_step="Import it into another project: --project.",
                 )
-            if found is not None and found.kind != given.kind:
+            if kind != given.kind:
                 raise WrongKind(
-                    f"{project}/{given.name} holds {found.kind} versions, and in the export it is a {given.kind}",
+                    f"{project}/{given.name} holds {kind} versions, and in the export it is a {given.kind}",
                     field="name",
                     origin=self._reader.name,
                     next_step="Import it into another project: --project.",
                 )
-            here = self._digests(project, given.name) if found is not None else set()
-            new = {number for number, digest in given.versions.items() if digest not in here}
-            self.plans[key] = _Plan(given, found is not None, new)
+            self._ledger.here(given.id, here.digests(project, name))
 
     def refuse_own_marks(self) -> None:
         """Refuse to move aliases by reports that came in the same file, where they would count. Raises `Refused`."""
-        brings = any(plan.new and plan.given.kind == REPORT for plan in self.plans.values())
-        if brings and not self._embedded and not self._vouched:
+        if self._parts is None and not self._vouched and self._ledger.brings(REPORT):
             raise Refused(
                 "the export brings reports of its own, and nobody signed it whose key counts here",
                 field="--aliases",
@@ -300,113 +305,89 @@ class _Importer:
                 next_step="Import it without its aliases, see what it brought, and promote it then.",
             )
 
-    def _collections(self, project: str) -> dict[str, Any]:
-        try:
-            return {one.name.casefold(): one for one in self._backend.collections(project)}
-        except NotFound:
-            if not self._embedded:  # there, the first log makes a project
-                raise
-            near = [p.name for p in self._backend.projects() if p.name.casefold() == project.casefold()]
-            if near:
-                raise InvalidReference(
-                    f"the project {project!r} differs from {near[0]!r} in case only",
-                    field="project",
-                    next_step=f"Import it there: --project {near[0]}.",
-                ) from None
-            return {}
-
-    def _digests(self, project: str, name: str) -> set[bytes]:
-        found: set[bytes] = set()
-        before: int | None = None
-        while page := self._backend.versions(project, name, limit=_PAGE, before=before):
-            found |= {digest_bytes(v.digest) for v in page if v.removed_at is None}
-            before = page[-1].number
-        return found
-
     # --- log
 
     def run(self) -> None:
         """Log what is new."""
-        if not any(plan.new for plan in self.plans.values()):
+        fresh = self._ledger.fresh
+        if not fresh:
             return
-        needed = self._needed()
-        try:
-            frames = self._reader.frames()
-            for frame in frames:
-                if frame.kind == b"B":
-                    blob = self._reader.blob_of(frame)
-                    content = self._reader.content(blob, frames)
-                    if needed is None or digest_bytes(blob.digest) in needed:
-                        self._stage(cast(BinaryIO, io.BufferedReader(_Parts(content), 1 << 20)), blob.digest)
-                    else:
-                        for _ in content:
-                            pass
-                elif frame.kind == b"V":
-                    self._version(ExportedVersion.from_bytes(frame.body, self._reader.name))
-            self._finish()
+        whole = fresh == self._ledger.versions
+        if not whole:
+            self._find_needed()
+        with nullcontext() if self._parts is None else many_rows(self._parts.metadata.database), self._stack:
+            for one in self._read():
+                if isinstance(one, _Version):
+                    if one.place.fresh:
+                        self._add(self._known(one), one.place)
+                elif whole or self._ledger.is_needed(digest_bytes(one.blob.digest)):
+                    self._stage(cast(BinaryIO, io.BufferedReader(_Parts(one.parts), 1 << 20)), one.blob.digest)
+                else:
+                    _pass_over(one)
+            self._log_late()
+            self._log_newest()
             self._flush()
-        finally:
-            self._stack.close()
-        for key, digest, reason in self._withdrawn:
-            project = self.target(key[0])
-            self._backend.yank(project, Reference(key[1], digest=digest), reason=reason, actor=self._actor)
-            self.yanked += 1
 
-    def _needed(self) -> set[bytes] | None:
-        """What new versions need; None where all are new, and so everything is needed."""
-        if all(len(plan.new) == len(plan.given.versions) for plan in self.plans.values()):
-            return None
-        needed: set[bytes] = set()
-        for frame in self._reader.frames():
-            if frame.kind == b"V":
-                given = ExportedVersion.from_bytes(frame.body, self._reader.name)
-                if given.number in self._plan(given).new:
-                    needed |= {digest_bytes(file.digest) for file in given.manifest.files if file.url is None}
-        return needed
+    def _find_needed(self) -> None:
+        """Find the files that new versions need, where some versions are here."""
+        self._ledger.only_needed()
+        for one in self._read():
+            if isinstance(one, _File):
+                _pass_over(one)
+            elif one.place.fresh:
+                for file in self._known(one).manifest.files:
+                    if file.url is None:
+                        self._ledger.use(digest_bytes(file.digest), file.size)
 
-    def _plan(self, given: ExportedVersion) -> _Plan:
-        """The plan for a version; the file is the one that was checked."""
-        plan = self.plans.get((given.project, given.name))
-        if plan is None or plan.given.versions.get(given.number) != digest_bytes(given.manifest.digest):
-            raise InvalidInput("the export was changed while it was read", field="FILE", next_step="Import it again.")
-        return plan
+    def _read(self) -> Iterator[_File | _Version]:
+        """The files and the versions of the export once more, in order."""
+        places = self._ledger.each()
+        frames = self._reader.frames()
+        for frame in frames:
+            if frame.kind == b"B":
+                blob = self._reader.blob_of(frame)
+                yield _File(blob, self._reader.content(blob, frames))
+            elif frame.kind == b"V":
+                place = next(places, None)
+                if place is None:
+                    raise self._changed()
+                yield _Version(place, frame.body)
+
+    def _known(self, one: _Version) -> ExportedVersion:
+        """A version of the file; it is the very one that was checked."""
+        if hashlib.sha256(one.body).digest() != one.place.told:
+            raise self._changed()
+        return ExportedVersion.known(one.body)
+
+    def _changed(self) -> InvalidInput:
+        return InvalidInput("the export was changed while it was read", field="FILE", next_step="Import it again.")
 
     def _stage(self, content: BinaryIO | bytes, digest: Digest) -> None:
         if self._staging is None:
             self._staging = self._stack.enter_context(self._backend.blobs.stage())
         if self._staging.add(content).digest != digest:
-            raise InvalidInput("the export was changed while it was read", field="FILE", next_step="Import it again.")
+            raise self._changed()
 
-    def _version(self, given: ExportedVersion) -> None:
-        key, plan = (given.project, given.name), self._plan(given)
-        if given.number == self._newest_of(plan):
-            self._newest[key] = given.manifest
-        if given.number in plan.new:
-            self._add(given, plan)
-        self._last[key] = given.number
-
-    def _add(self, given: ExportedVersion, plan: _Plan) -> None:
+    def _add(self, given: ExportedVersion, place: Place) -> None:
         manifest, project = given.manifest, self.target(given.project)
         own = {one.digest for one in given.inputs if one.relation == "contains"} & self._batch.manifests.keys()
         if self._batch.drafts and (
             self._batch.project != project
             or len(self._batch.drafts) >= BATCH
             or self._batch.size >= _BATCH_BYTES
-            or (own and not self._embedded)  # a server looks for the parts of a bundle before it logs
+            or (own and self._parts is None)  # a server looks for the parts of a bundle before it logs
         ):
             self._flush()
         inputs = []
-        for one in given.inputs:
-            found = self._input(given, one)
+        for i, one in enumerate(given.inputs):
+            found = self._input(place, i, one)
             if found is not None:
                 inputs.append(Input(found, one.relation, one.role))
             elif one.relation == "contains":
                 told = f"{given.label} contains {one.name}:v{one.number}, which is neither in the export nor here"
                 raise NotFound(told, what="version", name=f"{one.name}:v{one.number}")
-        if self._embedded and manifest.components:
+        if self._parts is not None and manifest.components:
             self._check_bundle(given)
-        if len(manifest.to_bytes()) > INLINE_BYTES:
-            self._stage(manifest.to_bytes(), manifest.digest)
         tags = {ORIGIN: self._contents.header.origin, VERSION: given.label, AUTHOR: given.author}
         draft = Draft(
             given.name,
@@ -416,28 +397,31 @@ class _Importer:
             inputs=tuple(inputs),
             git_commit=given.git_commit,
         )
-        self._put(project, draft, (plan, given.number))
+        self._put(project, draft, (place.collection, given.number))
         if given.yanked is not None:
             reason = given.yanked or "withdrawn where it was exported"
-            self._withdrawn.append(((given.project, given.name), manifest.digest, reason))
+            self._batch.withdrawn.append((Reference(given.name, digest=manifest.digest), reason))
 
-    def _put(self, project: str, draft: Draft, number: tuple[_Plan, int] | None) -> None:
+    def _put(self, project: str, draft: Draft, number: tuple[int, int] | None) -> None:
+        body = draft.manifest.to_bytes()
+        if len(body) > INLINE_BYTES:
+            self._stage(body, draft.manifest.digest)
         batch = self._batch
         batch.project = project
         batch.drafts.append(draft)
         batch.numbers.append(number)
         batch.manifests[draft.manifest.digest] = draft.manifest
-        batch.size += len(draft.manifest.to_bytes())
+        batch.size += len(body)
 
-    def _input(self, given: ExportedVersion, one: ExportedInput) -> Reference | None:
+    def _input(self, place: Place, number: int, one: ExportedInput) -> Reference | None:
         """The version here that an edge leads to; None where there is none, or none yet."""
-        key, project = (one.project, one.name), self.target(one.project)
-        own = self._contents.collections.get(key)
-        if own is not None and own.versions.get(one.number) == digest_bytes(one.digest):
-            if one.number <= self._last.get(key, 0):
+        project = self.target(one.project)
+        own = self._ledger.place(one.project, one.name, one.number, digest_bytes(one.digest))
+        if own is not None:
+            if own <= place.seq:
                 return Reference(one.name, project, digest=one.digest)
             if one.relation != "contains":
-                self._late.setdefault((given.project, given.name), []).append((given, one))
+                self._ledger.later(place.seq, number)
                 return None
         found = self._local(project, one)
         if found is None:
@@ -452,6 +436,8 @@ class _Importer:
                 item = self._backend.read(project, [reference]).items[0]
             except NotFound:
                 item = None
+            if len(self._elsewhere) >= BATCH:
+                self._elsewhere.clear()
             self._elsewhere[key] = replace(reference, project=project) if isinstance(item, Found) else None
         return self._elsewhere[key]
 
@@ -469,46 +455,63 @@ class _Importer:
         names = {one.role: one.name for one in given.inputs if one.relation == "contains"}
         refuse_misfits([Member(BUNDLE, given.manifest, contains=names)], inner)
 
-    def _finish(self) -> None:
-        """Add edges to versions that came later in the file, and let `latest` be what it was there."""
-        again: dict[_Key, None] = {}
-        for key, late in self._late.items():
-            for given, one in late:
+    def _log_late(self) -> None:
+        """Add edges to versions that came later in the file."""
+        for seq, given in self._again(self._ledger.late()):
+            for one in (given.inputs[i] for i in self._ledger.late_of(seq)):
                 reference = Reference(one.name, self.target(one.project), digest=one.digest)
-                draft = Draft(given.name, given.manifest, inputs=(Input(reference, one.relation, one.role),))
-                self._log_again(key, draft)
-            again[key] = None
-        for key, plan in self.plans.items():
-            newest = max(plan.new, default=0)
-            if key in again or (newest and not plan.there and newest != self._newest_of(plan)):
-                self._log_again(key, Draft(key[1], self._newest[key]))
+                inputs = (Input(reference, one.relation, one.role),)
+                self._log_again(given, Draft(given.name, given.manifest, inputs=inputs))
 
-    def _log_again(self, key: _Key, draft: Draft) -> None:
-        project = self.target(key[0])
-        if self._batch.drafts and self._batch.project != project:
+    def _log_newest(self) -> None:
+        """Let `latest` be what it was there."""
+        for _, given in self._again(self._ledger.once_more()):
+            self._log_again(given, Draft(given.name, given.manifest))
+
+    def _again(self, wanted: Iterator[int]) -> Iterator[tuple[int, ExportedVersion]]:
+        """Versions of the file once more, by their places in order."""
+        left = next(wanted, None)
+        if left is None:
+            return
+        for one in self._read():
+            if isinstance(one, _File):
+                _pass_over(one)
+            elif one.place.seq == left:
+                yield left, self._known(one)
+                left = next(wanted, None)
+                if left is None:
+                    return
+
+    def _log_again(self, given: ExportedVersion, draft: Draft) -> None:
+        project = self.target(given.project)
+        if self._batch.drafts and (
+            self._batch.project != project or len(self._batch.drafts) >= BATCH or self._batch.size >= _BATCH_BYTES
+        ):
             self._flush()
-        if len(draft.manifest.to_bytes()) > INLINE_BYTES:
-            self._stage(draft.manifest.to_bytes(), draft.manifest.digest)
         self._put(project, draft, None)
 
-    def _newest_of(self, plan: _Plan) -> int:
-        """Number of the version that `latest` means afterwards."""
-        given = plan.given
-        if given.latest is None or (plan.there and given.latest not in plan.new):
-            return max(plan.new, default=0) or max(given.versions)
-        return given.latest
-
     def _flush(self) -> None:
+        """Log what waits, and withdraw what is withdrawn, in one transaction where the database is ours."""
         batch, self._batch = self._batch, _Batch()
         if not batch.drafts:
             return
-        own: dict[str, Any] = {"vouched": self._vouched} if self._embedded else {}  # a server knows by who asks
-        made = self._backend.commit(batch.project, batch.drafts, actor=self._actor, staging=self._staging, **own)
+        # A server knows by who asks whether reports count. No alias moves, so no gate asks anybody.
+        own: dict[str, Any] = {} if self._parts is None else {"vouched": self._vouched, "answers": Answers()}
+        # Only where it must be: a transaction inside of another keeps a copy of each page that it changes.
+        outer = self._parts.metadata.writing() if self._parts is not None and batch.withdrawn else nullcontext()
+        with outer:
+            made = self._backend.commit(batch.project, batch.drafts, actor=self._actor, staging=self._staging, **own)
+            for reference, reason in batch.withdrawn:
+                self._backend.yank(batch.project, reference, reason=reason, actor=self._actor)
         self._staging = None
         self._stack.close()
-        for version, number in zip(made, batch.numbers, strict=True):
-            if number is not None and version.number != number[1]:
-                number[0].renumbered += 1
+        moved = [
+            number[0]
+            for version, number in zip(made, batch.numbers, strict=True)
+            if number is not None and version.number != number[1]
+        ]
+        self._ledger.renumber(moved)
+        self.yanked += len(batch.withdrawn)
 
     # --- aliases
 
@@ -516,18 +519,21 @@ class _Importer:
         """Move the aliases that the file knows, and that are elsewhere here. Raises as a promotion does."""
         moved: list[str] = []
         targets: dict[str, list[Target]] = {}
-        for plan in self.plans.values():
-            project = self.target(plan.given.project)
-            for alias, number in sorted(plan.given.aliases.items()):
-                digest = digest_from_bytes(plan.given.versions[number])
-                now = self._backend.read(project, [Reference(plan.given.name, alias=alias)]).items[0]
-                if not isinstance(now, Found) or now.version.digest != digest:
-                    targets.setdefault(project, []).append(Target(Reference(plan.given.name, digest=digest), alias))
-                    moved.append(f"{project}/{plan.given.name}:{alias}")
+        for given, name, alias, raw in self._ledger.aliases():
+            project, digest = self.target(given), digest_from_bytes(raw)
+            now = self._backend.read(project, [Reference(name, alias=alias)]).items[0]
+            if not isinstance(now, Found) or now.version.digest != digest:
+                targets.setdefault(project, []).append(Target(Reference(name, digest=digest), alias))
+                moved.append(f"{project}/{name}:{alias}")
         for project, some in targets.items():
             reason = f"imported from {self._contents.header.origin}"
             self._backend.promote(project, PromotionRequest(tuple(some), reason), actor=self._actor)
         return tuple(moved)
+
+
+def _pass_over(file: _File) -> None:
+    for _ in file.parts:
+        pass
 
 
 class _Parts(io.RawIOBase):

@@ -7,8 +7,9 @@ has one kind and no version twice.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from llmartifacts.errors import LlmartifactsError, NewerFormat
@@ -16,29 +17,9 @@ from llmartifacts.records.arguments import check_line, check_text
 from llmartifacts.records.backend import Draft
 from llmartifacts.records.digest import Digest, digest_bytes, digest_from_bytes
 from llmartifacts.records.export import ExportedVersion, ExportHeader, damaged
-from llmartifacts.versioning.drafts import checked
+from llmartifacts.versioning.drafts import Installed, check_parsed
 from llmartifacts.versioning.exports.frames import Frame, FrameReader
-
-
-@dataclass
-class ExportedCollection:
-    """A collection of an export.
-
-    Attributes:
-        project: Its project.
-        name: Its name.
-        kind: Its kind.
-        versions: Number -> 32 bytes of the digest, in the order of the file.
-        latest: Number of the version that was last logged; None where that is not in the file.
-        aliases: Alias -> number.
-    """
-
-    project: str
-    name: str
-    kind: str
-    versions: dict[int, bytes] = field(default_factory=dict)
-    latest: int | None = None
-    aliases: dict[str, int] = field(default_factory=dict)
+from llmartifacts.versioning.exports.ledger import Ledger, Twice
 
 
 @dataclass
@@ -47,41 +28,37 @@ class Contents:
 
     Attributes:
         header: What it is.
-        collections: Project and name -> collection.
+        ledger: Its collections, versions and files.
         digest: SHA-256 of all of it but its end.
         signature: The envelope that signs it; empty if it is not signed.
         signed: SHA-256 of what the envelope signs.
     """
 
     header: ExportHeader
-    collections: dict[tuple[str, str], ExportedCollection]
+    ledger: Ledger
     digest: Digest
     signature: bytes
     signed: Digest
 
-    @property
-    def versions(self) -> int:
-        """How many versions."""
-        return sum(len(one.versions) for one in self.collections.values())
-
-    @property
-    def projects(self) -> list[str]:
-        """Names of the projects, sorted."""
-        return sorted({project for project, _ in self.collections})
-
 
 def open_export(file: Path) -> tuple[FrameReader, Contents]:
-    """Open an export and check all of it.
+    """Open an export and check all of it. The reader and the ledger are to be closed.
 
     Raises:
         NotFound: There is no such file.
         InvalidInput: It is no export.
         Damaged: It is not whole, was altered, or somebody made it up.
         NewerFormat: A newer release wrote it.
+        NotAllowed: The temporary folder is full.
     """
     reader = FrameReader(file)
     try:
-        return reader, _Survey(reader).run()
+        ledger = Ledger()
+        try:
+            return reader, _Survey(reader, ledger).run()
+        except BaseException:
+            ledger.close()
+            raise
     except BaseException:
         reader.close()
         raise
@@ -90,13 +67,10 @@ def open_export(file: Path) -> tuple[FrameReader, Contents]:
 class _Survey:
     """One pass over an export."""
 
-    def __init__(self, reader: FrameReader) -> None:
+    def __init__(self, reader: FrameReader, ledger: Ledger) -> None:
         self._reader = reader
-        self._collections: dict[tuple[str, str], ExportedCollection] = {}
-        self._folded: dict[tuple[str, str], str] = {}
-        self._blobs: dict[bytes, int] = {}
-        self._unused: set[bytes] = set()
-        self._digests: dict[tuple[str, str], set[bytes]] = {}
+        self._ledger = ledger
+        self._installed = Installed()
 
     def run(self) -> Contents:
         """Check everything; what there is."""
@@ -113,18 +87,23 @@ class _Survey:
             if frame.kind == b"B":
                 self._blob(frame, frames)
             elif frame.kind == b"V":
-                self._version(ExportedVersion.from_bytes(frame.body, self._reader.name))
+                told = hashlib.sha256(frame.body).digest()
+                self._version(ExportedVersion.from_bytes(frame.body, self._reader.name), told)
             elif frame.kind == b"S" and frame.body:
                 signature, signed = frame.body, frame.before
             elif frame.kind != b"E":
                 raise self._wrong(f"a frame {frame.kind!r} is out of place")
-        if not self._collections:
+        if not self._ledger.versions:
             raise self._wrong("it holds no version")
-        if self._unused:
+        if self._ledger.has_unused_file():
             raise self._wrong("it holds files that no version needs")
+        try:
+            self._ledger.seal()
+        except Twice:
+            raise self._wrong("a collection has the same content twice") from None
         return Contents(
             header,
-            self._collections,
+            self._ledger,
             digest_from_bytes(last.before),
             signature,
             digest_from_bytes(signed or bytes(32)),
@@ -132,56 +111,45 @@ class _Survey:
 
     def _blob(self, frame: Frame, frames: Iterator[Frame]) -> None:
         blob = self._reader.blob_of(frame)
-        key = digest_bytes(blob.digest)
-        if key in self._blobs:
-            raise self._wrong(f"the file {blob.digest} is there twice")
+        try:
+            self._ledger.file(digest_bytes(blob.digest), blob.size)
+        except Twice:
+            raise self._wrong(f"the file {blob.digest} is there twice") from None
         for _ in self._reader.content(blob, frames):
             pass
-        self._blobs[key] = blob.size
-        self._unused.add(key)
 
-    def _version(self, given: ExportedVersion) -> None:
+    def _version(self, given: ExportedVersion, told: bytes) -> None:
         manifest = given.manifest
-        key = (given.project, given.name)
-        one = self._collections.get(key)
-        if one is None:
-            folded = (given.project.casefold(), given.name.casefold())
-            if folded in self._folded or any(
-                p != given.project and p.casefold() == folded[0] for p, _ in self._collections
-            ):
-                raise self._wrong(f"{given.label} differs from another name in case only")
-            self._folded[folded] = given.name
-            one = self._collections[key] = ExportedCollection(given.project, given.name, manifest.kind)
-        if one.kind != manifest.kind:
-            raise self._wrong(f"{given.label} is a {manifest.kind}, and others under its name are of kind {one.kind}")
-        if given.number in one.versions or (one.versions and given.number < next(reversed(one.versions))):
+        try:
+            one, kind, last = self._ledger.collection(given.project, given.name, manifest.kind)
+        except Twice:
+            raise self._wrong(f"{given.label} differs from another name in case only") from None
+        if kind != manifest.kind:
+            raise self._wrong(f"{given.label} is a {manifest.kind}, and others under its name are of kind {kind}")
+        if given.number <= last:
             raise self._wrong(f"{given.label} is there twice, or out of order")
-        digest = digest_bytes(manifest.digest)
-        digests = self._digests.setdefault(key, set())
-        if digest in digests:
-            raise self._wrong(f"the content of {given.label} is there twice")
-        digests.add(digest)
         for file in manifest.files:
-            if file.url is None:
-                raw = digest_bytes(file.digest)
-                if self._blobs.get(raw) != file.size:
-                    raise self._wrong(f"{given.label} needs {file.digest}, which did not come before it")
-                self._unused.discard(raw)
+            if file.url is None and not self._ledger.use(digest_bytes(file.digest), file.size):
+                raise self._wrong(f"{given.label} needs {file.digest}, which did not come before it")
         self._check(given)
-        one.versions[given.number] = digest
+        self._ledger.version(one, given.number, digest_bytes(manifest.digest), told)
         if given.latest:
-            if one.latest is not None:
-                raise self._wrong(f"{given.name} has two versions that were logged last")
-            one.latest = given.number
+            try:
+                self._ledger.latest(one, given.number)
+            except Twice:
+                raise self._wrong(f"{given.name} has two versions that were logged last") from None
         for alias in given.aliases:
-            if one.aliases.setdefault(alias, given.number) != given.number:
-                raise self._wrong(f"{given.name}:{alias} points at two versions")
+            try:
+                self._ledger.alias(one, alias, given.number)
+            except Twice:
+                raise self._wrong(f"{given.name}:{alias} points at two versions") from None
 
     def _check(self, given: ExportedVersion) -> None:
         """By the rules for what a stranger logs; and the parts of a bundle are those that its manifest names."""
         try:
             commit = check_line(given.git_commit, field="git_commit")
-            checked(Draft(given.name, given.manifest, given.message, given.tags, git_commit=commit))
+            draft = Draft(given.name, given.manifest, given.message, given.tags, git_commit=commit)
+            check_parsed(draft, self._installed)
             if given.yanked is not None:
                 check_text(given.yanked, field="yanked")
         except NewerFormat:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import llmartifacts as la
-from llmartifacts import packing
+from llmartifacts import packing, plugins
 from llmartifacts.errors import (
     Conflict,
     Incompatible,
@@ -31,7 +31,7 @@ from llmartifacts.records.manifest import INLINE_BYTES, Component, Descriptor, M
 from llmartifacts.records.reference import Reference
 from llmartifacts.records.version import Version
 from llmartifacts.versioning import drafts
-from llmartifacts.versioning.drafts import checked
+from llmartifacts.versioning.drafts import Installed, checked
 
 PROMPT = la.Prompt("Hello {{ name }}", template_format="jinja2")
 
@@ -367,3 +367,20 @@ def test_a_run_takes_only_what_the_one_who_began_it_logs(server: Server) -> None
 def test_on_this_machine_a_run_may_be_anybodys(short: Any) -> None:
     run = short.backend.start_run("default", "r", parameters={}, actor="wendy").id
     assert short.log("a", "1", run=run).run == run
+
+
+def test_kinds_that_are_not_built_in_are_looked_for_once_for_many_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    names = plugins.names
+
+    def counted(socket: str) -> list[str]:
+        asked.append(socket)
+        return names(socket)
+
+    monkeypatch.setattr(plugins, "names", counted)
+    installed = Installed()
+    checked(Draft("x", prompt()), installed)
+    assert asked == []
+    for number in range(3):
+        checked(Draft("x", Manifest.build("nobody-has-it", {"number": number})), installed)
+    assert asked == ["kinds"]

@@ -228,7 +228,7 @@ def test_a_restore_that_fails_anywhere_leaves_nothing_and_the_next_one_is_whole(
         (restoring, "_fetch"),
         (restoring, "_finish"),
         (restoring, "_verified"),
-        (restoring, "_give_name"),
+        (restoring, "give_name"),
         (dump, "insert"),
     ):
         monkeypatch.setattr(owner, name, failing(getattr(owner, name)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cProfile
 import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -413,6 +415,93 @@ def test_one_of_several_transactions_that_was_killed_is_gone_on_with(
     assert (done.new, done.present) == (5, 4)
     assert here.verify(read_data=True).ok
     assert [v.number for v in here.versions("docs")] == [4, 3, 2, 1]
+
+
+def test_what_was_withdrawn_is_withdrawn_by_the_transaction_that_logs_it(
+    original: Path, here: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = type(here.backend).commit
+    monkeypatch.setattr(imports, "BATCH", 1)
+
+    def killed(self: Any, project: str, drafts: Any, **more: Any) -> Any:
+        made = commit(self, project, drafts, **more)
+        if (made[0].name, made[0].number) == ("stack", 1):  # logged after docs:v4, which was withdrawn
+            raise KeyboardInterrupt
+        return made
+
+    monkeypatch.setattr(type(here.backend), "commit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        here.import_file(original / "all")
+    withdrawn = here.get("docs:v4")
+    assert (withdrawn.yanked_at is not None, withdrawn.yank_reason) == (True, "it was wrong")
+    monkeypatch.undo()
+    assert here.import_file(original / "all").yanked == 0  # the rest of it, and that is done
+    assert here.verify(read_data=True).ok
+
+
+def test_where_a_withdrawal_fails_what_was_logged_with_it_is_undone(
+    original: Path, here: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rows_of(here)
+
+    def killed(*given: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(here.backend), "yank", killed)
+    with pytest.raises(KeyboardInterrupt):
+        here.import_file(original / "all")
+    assert rows_of(here) == before
+
+
+def test_a_file_that_is_altered_between_the_look_and_the_logging_is_refused(
+    original: Path, here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(original / "all", tmp_path / "x")
+    before, plan = rows_of(here), imports._Importer.plan
+
+    def altered(self: Any) -> None:
+        plan(self)
+        data = (tmp_path / "x").read_bytes()
+        with open(tmp_path / "x", "r+b") as file:  # in place: the file is open already
+            file.write(data.replace(b"first words", b"other words"))
+
+    monkeypatch.setattr(imports._Importer, "plan", altered)
+    with pytest.raises(InvalidInput, match="changed while it was read"):
+        here.import_file(tmp_path / "x")
+    assert rows_of(here) == before
+
+
+def test_a_version_that_was_checked_is_read_the_second_time_as_the_first(original: Path) -> None:
+    bodies = [body for kind, body in frames_of(original / "all") if kind == b"V"]
+    assert len(bodies) == 9
+    for body in bodies:
+        checked, again = ExportedVersion.from_bytes(body, "here"), ExportedVersion.known(body)
+        assert again == checked
+        assert again.manifest.to_bytes() == checked.manifest.to_bytes()
+        assert again.manifest.digest == checked.manifest.digest == digest_of(again.manifest.to_bytes())
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """How many calls of functions something takes."""
+    profile = cProfile.Profile()
+    profile.runcall(work)
+    return sum(one.callcount for one in profile.getstats())
+
+
+def test_each_of_many_collections_costs_the_same(original: Path, tmp_path: Path) -> None:
+    head = frames_of(original / "small")[0]
+    plain = replace(version_of(frames_of(original / "small")), aliases=("prod",))
+    config = prompt("hello").to_config()
+    calls = {}
+    for count in (50, 400):
+        manifests = [Manifest.build("prompt", {**config, "template": f"hello {i}"}) for i in range(count)]
+        named = [replace(plain, name=f"c{i}", manifest=one).to_bytes() for i, one in enumerate(manifests)]
+        file = sealed(tmp_path / str(count), [head, *((b"V", body) for body in named)])
+        with la.init(tmp_path / f"of {count}") as registry:
+            calls[count] = calls_of(partial(registry.import_file, file)), calls_of(partial(registry.import_file, file))
+            assert len(registry.collections()) == count
+    for few, many in zip(*calls.values(), strict=True):
+        assert many < 9 * few
 
 
 # --- signatures
