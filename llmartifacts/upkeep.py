@@ -159,7 +159,7 @@ class Upkeep:
         Raises:
             NotAllowed: The registry is a server, or the target cannot be written.
             Damaged: Something that the registry needs cannot be read; there is no backup.
-            Conflict: The target has backups of another registry.
+            Conflict: The target has backups of another registry, or of one that this one parted from in a restore.
             Unreachable: The target cannot be had.
         """
         from llmartifacts.versioning.backups.take import backup
@@ -270,7 +270,9 @@ class Upkeep:
         why = check_reason(reason, "an erasure")
         return self.backend.erase(project, bare, list(ids), reason=why, dry_run=dry_run, actor=self.actor)
 
-    def remove_project(self, name: str, *, reason: str, grace: timedelta | None = None) -> RemovedProject:
+    def remove_project(
+        self, name: str, *, reason: str, grace: timedelta | None = None, even_default: bool = False
+    ) -> RemovedProject:
         """Remove a project: its aliases, all of its versions, and every byte that no other project needs.
 
         Its name is not used again, and the audit stays whole. Called again, it frees what had to wait, and gives the
@@ -280,17 +282,22 @@ class Upkeep:
             name: The project.
             reason: Why; kept for good.
             grace: As for `gc`; what is still waiting is named in the proof.
+            even_default: Remove also `default`, the project that names without one mean: from then on everybody has to
+                name another.
 
         Returns:
             The proof: what is stored nowhere now, what stays since other projects need it, and the audit entry.
 
         Raises:
             NotFound: There is no such project.
+            Refused: It is `default`, and `even_default` was not said.
             Damaged: Something that others need cannot be read; the project is removed, and its bytes are not freed.
         """
         wanted = check_name(name, field="project")
         why = check_reason(reason, "the removal of a project")
-        return self.backend.remove_project(wanted, reason=why, grace=check_grace(grace), actor=self.actor)
+        return self.backend.remove_project(
+            wanted, reason=why, grace=check_grace(grace), even_default=even_default, actor=self.actor
+        )
 
     def lease(
         self, references: str | Reference | Sequence[str | Reference], *, holder: str, length: timedelta

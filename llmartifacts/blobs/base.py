@@ -103,6 +103,18 @@ class Driver(Protocol):
     def delete(self, key: str) -> bool:
         """Remove an object; tells whether there was one."""
 
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Remove objects, in any order; after it, none of them is there. For drivers that do many at less cost.
+
+        Where one cannot be removed, others may be gone already, and the same call again does the rest. Nothing goes on
+        deleting once it has returned or raised: whoever deletes holds a lock until then.
+
+        Args:
+            keys: Which objects; those that are not there are passed over.
+        """
+        for key in keys:
+            self.delete(key)
+
     @abstractmethod
     def size(self, key: str) -> int | None:
         """Bytes of an object, or None if there is none."""

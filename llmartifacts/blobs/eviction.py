@@ -144,6 +144,19 @@ def make_room(root: Path, limit: float) -> float:
         return total
 
 
+def objects_in(root: Path) -> Iterator[Path]:
+    """The file of every object in a cache, whatever lies there; in no order. Raises `OSError` if it cannot be listed.
+
+    Args:
+        root: The cache's folder.
+    """
+    for folder, names in _folders(root / "sha256"):
+        for name in names:
+            match = _NAME.fullmatch(name)
+            if match is not None and match[2] is None:
+                yield folder / name
+
+
 @contextmanager
 def _alone(place: Path) -> Iterator[bool]:
     """Whether this process alone evicts from a folder, for as long as the block takes."""

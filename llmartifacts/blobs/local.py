@@ -113,6 +113,20 @@ class LocalDriver(Driver):
                 return False
         return True
 
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Remove objects: all names first, then one `fsync` for each folder concerned."""
+        gone: dict[str, None] = {}
+        try:
+            for key in keys:
+                with storage_errors("delete", self.where(key)), suppress(BlobMissing):
+                    with self._folder(key) as (folder, name):
+                        os.unlink(name, dir_fd=folder)
+                    gone[key.rpartition("/")[0]] = None
+        finally:
+            for path in gone:
+                with storage_errors("delete from", self.root / path):
+                    sync_folder(self.root / path)
+
     # --- one object
 
     def _open(self, key: str) -> int:

@@ -15,8 +15,8 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NoReturn, TypeVar, cast
@@ -28,7 +28,15 @@ from llmartifacts.blobs.objects.credentials import from_shared_file
 from llmartifacts.blobs.objects.failures import CutShort, Kind, Unsettled, as_error, read_failure
 from llmartifacts.blobs.objects.patience import Patience
 from llmartifacts.blobs.objects.reading import PART, ObjectStream, Part, fetch_each
-from llmartifacts.errors import BlobMissing, InvalidInput, LlmartifactsError, MissingExtra, TooLarge, Unreachable
+from llmartifacts.errors import (
+    BlobMissing,
+    InvalidInput,
+    LlmartifactsError,
+    MissingExtra,
+    NotAllowed,
+    TooLarge,
+    Unreachable,
+)
 from llmartifacts.records.forks import renew_after_fork
 
 if TYPE_CHECKING:
@@ -52,6 +60,8 @@ _IN_FLIGHT = 256 * 1024 * 1024
 _SECONDS = 60.0
 _CONNECT, _STALL, _REQUEST = 5.0, 20.0, 300.0
 _PAGE = 1000
+_BATCH = 1000
+"""Objects that one request deletes; S3 takes no more."""
 _UNUSED = timedelta(seconds=30)
 _MOST_PEM = 1 << 24
 
@@ -89,6 +99,8 @@ class ObjectStoreDriver(Driver):
         self._conditional = False
         self._signs: Store | None = None
         self._signs_not = False
+        self._deletes: Store | None = None
+        self._batches = self.place.scheme == "s3"
         self._sending = _Room(_IN_FLIGHT)
         self._patience = Patience(str(self.place), seconds, self._renew)
         self._store()  # an address that cannot be used is told now
@@ -230,6 +242,45 @@ class ObjectStoreDriver(Driver):
             return False
         return True
 
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Remove objects: on S3 up to a thousand with one request, elsewhere or where that is refused several at once.
+
+        Google Cloud Storage has no request for many, and of Azure's the first key that is not there, or cannot be
+        removed, is all that the library tells; so both are asked object by object.
+        """
+        for key in keys:
+            check_key(key)
+        for start in range(0, len(keys), _BATCH):
+            batch = keys[start : start + _BATCH]
+            if len(batch) == 1 or not self._batches:
+                self._delete_each(batch)
+                continue
+            try:
+                self._delete_at_once(batch)
+            except (BlobMissing, InvalidInput, NotAllowed) as error:
+                # Which one it is about is not told, or the store knows no such request: the answer for each one tells.
+                self._delete_each(batch)
+                self._batches = isinstance(error, BlobMissing)
+
+    def _delete_at_once(self, keys: Sequence[str]) -> None:
+        what = f"{self.where(keys[0])} and {len(keys) - 1} others"
+        self._patience.call("delete", what, lambda: self._obstore.delete(self._many(), list(keys)))
+
+    def _delete_each(self, keys: Sequence[str]) -> None:
+        def gone(key: str) -> None:
+            with suppress(BlobMissing):
+                self._call("delete", key, lambda store: self._obstore.delete(store, key))
+
+        pool = self._threads()
+        asked = [pool.submit(gone, key) for key in keys]
+        try:
+            for one in asked:
+                one.result()
+        finally:
+            for one in asked:
+                one.cancel()
+            wait(asked)  # one that is under way must not come after its key was stored again
+
     # --- one request
 
     def _call(self, doing: str, key: str, work: Callable[[Store], T], *, size: int = 0) -> T:
@@ -349,9 +400,17 @@ class ObjectStoreDriver(Driver):
                 self._signs = _opened(self.place, public, self._seconds)
             return self._signs
 
+    def _many(self) -> Store:
+        """What deletes many at once; it waits as long as a request may take, since nothing comes until all are gone."""
+        self._store()
+        with self._lock:
+            if self._deletes is None:
+                self._deletes = _opened(self.place, self.place.endpoint, self._seconds, many=True)
+            return self._deletes
+
     def _renew(self) -> None:
         with self._lock:
-            self._kept = self._signs = None
+            self._kept = self._signs = self._deletes = None
 
     def _threads(self) -> ThreadPoolExecutor:
         self._store()
@@ -436,8 +495,15 @@ def _authorities() -> Mapping[str, bytes]:
     return {}
 
 
-def _opened(place: Place, endpoint: str, seconds: float) -> Store:
-    """The library's view of a place; `endpoint` may be another than the place's, to sign for."""
+def _opened(place: Place, endpoint: str, seconds: float, *, many: bool = False) -> Store:
+    """The library's view of a place.
+
+    Args:
+        place: Which one.
+        endpoint: The service; may be another than the place's, to sign for.
+        seconds: As of the driver.
+        many: Whether it is for requests that delete many objects.
+    """
     from obstore.exceptions import BaseError
     from obstore.store import AzureStore, GCSStore, S3Store
 
@@ -447,7 +513,7 @@ def _opened(place: Place, endpoint: str, seconds: float) -> Store:
         "client_options": {
             "allow_http": endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=min(_CONNECT, seconds)),
-            "read_timeout": timedelta(seconds=min(_STALL, seconds)),
+            "read_timeout": timedelta(seconds=max(_REQUEST, seconds) if many else min(_STALL, seconds)),
             "timeout": timedelta(seconds=max(_REQUEST, seconds)),
             "pool_idle_timeout": _UNUSED,
             **_authorities(),
@@ -460,7 +526,7 @@ def _opened(place: Place, endpoint: str, seconds: float) -> Store:
             provider = from_shared_file(os.environ)
             if provider is not None:
                 told["credential_provider"] = provider
-            return S3Store(place.bucket, config=cast(Any, _s3(place, endpoint)), **told)
+            return S3Store(place.bucket, config=cast(Any, _s3(place, endpoint, many)), **told)
         if place.scheme == "gs":
             return GCSStore(place.bucket, config=cast(Any, {"base_url": endpoint} if endpoint else {}), **told)
         azure = {"account_name": place.account, "endpoint": endpoint, "disable_tagging": "true"}
@@ -479,7 +545,7 @@ def _opened(place: Place, endpoint: str, seconds: float) -> Store:
         ) from None
 
 
-def _s3(place: Place, endpoint: str) -> Mapping[str, str]:
+def _s3(place: Place, endpoint: str, many: bool) -> Mapping[str, str]:
     style = place.style or ("path" if endpoint or "." in place.bucket else "virtual")
     if endpoint and style == "virtual":
         scheme, _, host = endpoint.partition("://")
@@ -489,7 +555,7 @@ def _s3(place: Place, endpoint: str) -> Mapping[str, str]:
         "region": place.region,
         "virtual_hosted_style_request": "true" if style == "virtual" else "false",
         "conditional_put": "etag",
-        "disable_bulk_delete": "true",
+        "disable_bulk_delete": "false" if many else "true",
         "disable_tagging": "true",
     }
     return {name: value for name, value in told.items() if value}

@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from llmartifacts.blobs.disk import FOLDER, READ_FILE, write_all
-from llmartifacts.records.digest import Blob
+from llmartifacts.records.digest import Blob, Digest
 
 SUFFIX = ".ok"
 FRESH_FOR = 7 * 24 * 3600 * 10**9
@@ -68,8 +68,8 @@ class Record:
             line = self._read()
         except OSError:
             return False
-        parsed = _LINE.fullmatch(line)
-        if parsed is None or hashlib.sha256(line[: parsed.start(3)]).hexdigest().encode() != parsed[3]:
+        parsed = _parsed(line)
+        if parsed is None:
             return False
         *stated, hashed = map(int, parsed[2].split())
         now = time.time_ns()
@@ -80,6 +80,26 @@ class Record:
             and hashed - found.st_ctime_ns > TICK
             and 0 <= now - hashed < FRESH_FOR
         )
+
+    def whole(self, digest: Digest) -> bool:
+        """Whether the record is as it was written, and of that object; true where there is none.
+
+        Whether it is believed is another question: it may be old, or of another state of the file.
+        """
+        try:
+            fd = os.open(self.path, READ_FILE)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        try:
+            line = os.read(fd, _LONGEST) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        parsed = _parsed(line)
+        return parsed is not None and parsed[1].decode() == digest
 
     def write(self, blob: Blob, identity: Identity, hashed: int) -> None:
         """Write the record anew. Where that is not possible there is none, and the next process hashes the file.
@@ -126,6 +146,14 @@ class Record:
             return os.read(fd, _LONGEST)
         finally:
             os.close(fd)
+
+
+def _parsed(line: bytes) -> re.Match[bytes] | None:
+    """The parts of a record, or None where it is torn or altered."""
+    parsed = _LINE.fullmatch(line)
+    if parsed is None or hashlib.sha256(line[: parsed.start(3)]).hexdigest().encode() != parsed[3]:
+        return None
+    return parsed
 
 
 def _ours(found: os.stat_result) -> bool:

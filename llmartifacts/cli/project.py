@@ -67,11 +67,15 @@ def rm(
     grace: Annotated[
         str | None, typer.Option("--grace", metavar="TIME", help="How long its bytes stay; as of gc.")
     ] = None,
+    even_default: Annotated[
+        bool,
+        typer.Option("--even-default", help="Remove also 'default': then every name has to say its project."),
+    ] = False,
 ) -> None:
     """Remove a project with all of its content, and prove it; the name is not used again."""
     out = session.out
     with session.open() as registry, out.working("removing what no other project needs"):
-        made = registry.remove_project(name, reason=reason, grace=length(grace, "--grace"))
+        made = registry.remove_project(name, reason=reason, grace=length(grace, "--grace"), even_default=even_default)
 
     def text() -> None:
         out.line(("removed ", WARN), (made.project, NAME), f" with {counted(made.versions, 'version')}")

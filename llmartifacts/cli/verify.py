@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmartifacts import wire
 from llmartifacts.cli import external as outside
+from llmartifacts.cli import reseal as records
+from llmartifacts.cli import verify_kept as beside
 from llmartifacts.cli.command import KEEP, command
 from llmartifacts.cli.context import Session
-from llmartifacts.cli.failures import tell
 from llmartifacts.cli.output import BAD, FAINT, GOOD, WARN, Output
 from llmartifacts.cli.plain import plain
+from llmartifacts.cli.problems import code_of, tell_problems
 from llmartifacts.cli.progress import measured
 from llmartifacts.records.wording import counted, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from llmartifacts.errors import LlmartifactsError
     from llmartifacts.records.verification import Repaired, Verification
 
 _PROBLEM = 'each problem {"code", "message", "digest", "file", "versions", "needed_by", "hint", …}'
@@ -30,8 +30,16 @@ _PROBLEM = 'each problem {"code", "message", "digest", "file", "versions", "need
 @command(
     "verify",
     panel=KEEP,
-    examples=("verify", "verify --read-data", "verify --read-data-subset 3/20", "verify support-kb --read-data"),
-    shape=f'Verification, with "ok", and external where that was read; {_PROBLEM}',
+    examples=(
+        "verify",
+        "verify --read-data",
+        "verify --read-data-subset 3/20",
+        "verify support-kb --read-data",
+        "verify --cache",
+        "verify --installed /srv/support",
+    ),
+    shape='Verification, with "ok", and external where that was read; with --cache or --installed {"ok", "place",'
+    f' "objects", "size", "sets", "problems", "more"}}; {_PROBLEM}',
 )
 def verify(
     session: Session,
@@ -48,12 +56,22 @@ def verify(
         ),
     ] = "",
     external: outside.ExternalOption = None,
+    cache: beside.CacheOption = False,
+    installed: beside.InstalledOption = None,
 ) -> None:
     """Check that everything the versions need is there and right.
 
-    Nothing is changed. Exit code 5 where something is damaged or missing, 10 where all that is wrong is that a newer
-    release wrote it, 4 where somebody holds the registry, 3 where there is none.
+    Nothing is changed. With --cache or --installed, what a service keeps beside itself; then no registry is asked.
+    Exit code 5 where something is damaged or missing, 10 where all that is wrong is that a newer release wrote it, 4
+    where somebody holds the registry, 3 where there is none (or no such cache, or no lockfile).
     """
+    others = {"NAME": name is not None, "--read-data": read_data, "--read-data-subset": bool(subset)}
+    others["--external"] = external is not None
+    kept = beside.check(session, cache=cache, installed=installed, others=others)
+    if kept is not None:
+        if not kept.ok:
+            raise typer.Exit(code_of(kept.problems))
+        return
     out = session.out
     reads = read_data or bool(subset)
     label = "reading and hashing stored bytes" if reads else "checking that every file is there"
@@ -73,7 +91,7 @@ def verify(
 
     out.result({"ok": found.ok, **plain(found), **outside.plain(elsewhere)}, text)
     if not found.ok:
-        raise typer.Exit(_code(found.problems))
+        raise typer.Exit(code_of(found.problems))
     outside.refuse(elsewhere, external)
 
 
@@ -87,7 +105,7 @@ def _tell_found(out: Output, found: Verification) -> None:
         out.line(("all well", GOOD), "" if found.read_data else ("; --read-data also reads every byte", FAINT))
         return
     out.line((f"{len(found.problems) + found.more:,} damaged", BAD))
-    _tell_problems(out, found.problems, found.more)
+    tell_problems(out, found.problems, found.more)
     out.line(("llmartifacts repair mends what can be had elsewhere: --from URL", FAINT))
 
 
@@ -99,8 +117,9 @@ def _tell_found(out: Output, found: Verification) -> None:
         "repair --from https://registry.example.com",
         "repair --from ../other/.llmartifacts",
         "repair --from s3://bucket/blobs",
+        "repair --database",
     ),
-    shape=f'Repaired, with "ok"; {_PROBLEM}',
+    shape=f'Repaired, with "ok"; Resealed with "ok" for --database; {_PROBLEM}',
 )
 def repair(
     session: Session,
@@ -119,18 +138,22 @@ def repair(
     quick: Annotated[
         bool, typer.Option("--quick", help="Look only for what is missing or cut short; read no data.")
     ] = False,
+    database: records.DatabaseOption = False,
 ) -> None:
     """Make damaged and missing bytes right again, in place.
 
     Everything is taken by its SHA-256, and verified. It may be interrupted and called again. Exit code 5 where
     something is still wrong. Damaged records of the database are restored from a backup.
     """
+    if database:
+        records.reseal(session, {"--from": bool(source), "--dry-run": dry_run, "--quick": quick})
+        return
     out = session.out
     with session.open() as registry, _opened(source, session) as there, measured(out, "looking for damage") as progress:
         done = registry.repair(there, dry_run=dry_run, read_data=not quick, progress=progress)
     out.result({"ok": done.ok, **plain(done)}, lambda: _tell_repaired(out, done))
     if not done.ok:
-        raise typer.Exit(_code(done.problems))
+        raise typer.Exit(code_of(done.problems))
 
 
 def _tell_repaired(out: Output, done: Repaired) -> None:
@@ -150,23 +173,9 @@ def _tell_repaired(out: Output, done: Repaired) -> None:
         out.line(("nothing is wrong", GOOD) if not any(count for count, _ in lines) else ("all well", GOOD))
         return
     out.line((f"{len(done.problems) + done.more:,} still damaged", BAD))
-    _tell_problems(out, done.problems, done.more)
+    tell_problems(out, done.problems, done.more)
     if not done.source:
         out.line(("--from URL names another registry, or a copy of the bytes, that may have them", FAINT))
-
-
-def _tell_problems(out: Output, problems: Sequence[LlmartifactsError], more: int) -> None:
-    for problem in problems:
-        tell(problem, out, as_result=True)
-    if more:
-        out.line((f"and {more:,} more", BAD))
-
-
-def _code(problems: Sequence[LlmartifactsError]) -> int:
-    """The gravest of what was found, damage first."""
-    codes = {wire.exit_code(problem) for problem in problems}
-    order = (wire.DAMAGED, wire.NEWER_FORMAT, wire.UNREACHABLE)
-    return next((code for code in order if code in codes), wire.DAMAGED)
 
 
 @contextmanager

@@ -33,11 +33,20 @@ class Removing:
         return self.calls.record(removal.Erased, "erase", body=body, path={"project": project})
 
     def remove_project(
-        self, project: str, *, reason: str, grace: timedelta | None = None, actor: str
+        self,
+        project: str,
+        *,
+        reason: str,
+        grace: timedelta | None = None,
+        even_default: bool = False,
+        actor: str,
     ) -> RemovedProject:
         """Remove a project and all of its content, with proof."""
         body = removal.ProjectRemoval(
-            name=project, reason=reason, grace=None if grace is None else int(grace.total_seconds())
+            name=project,
+            reason=reason,
+            grace=None if grace is None else int(grace.total_seconds()),
+            even_default=even_default,
         )
         return self.calls.record(removal.RemovedProject, "remove_project", body=body)
 

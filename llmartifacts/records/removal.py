@@ -112,9 +112,18 @@ class Removes(Protocol):
         """Erase every version that holds one of some documents. Raises `Refused`, `WrongKind`, `NotFound`."""
 
     def remove_project(
-        self, project: str, *, reason: str, grace: timedelta | None = None, actor: str
+        self,
+        project: str,
+        *,
+        reason: str,
+        grace: timedelta | None = None,
+        even_default: bool = False,
+        actor: str,
     ) -> RemovedProject:
-        """Remove a project and all of its content; of one that is removed, free what waited, and prove it anew."""
+        """Remove a project and all of its content; of one that is removed, free what waited, and prove it anew.
+
+        The one that names without a project mean is refused (`Refused`) unless `even_default` is set.
+        """
 
     def lease(
         self, project: str, references: Sequence[Reference], *, holder: str, length: timedelta, actor: str

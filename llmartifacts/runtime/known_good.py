@@ -8,12 +8,16 @@ The record names digests only. The bytes lie in the cache under those digests an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from llmartifacts.errors import InvalidManifest, LlmartifactsError
+from llmartifacts.blobs.failures import storage_error
+from llmartifacts.errors import InvalidManifest, LlmartifactsError, NewerFormat
 from llmartifacts.records.canonical import canonical_bytes, parse_json
 from llmartifacts.records.digest import digest_of
 from llmartifacts.records.lock import MAX_BYTES, Lockfile
@@ -23,6 +27,8 @@ from llmartifacts.runtime.text_file import read_bounded, write_atomically
 
 SCHEMA = "llmartifacts/known-good/1"
 FOLDER = "known-good"
+_NAME = re.compile(r"[0-9a-f]{64}\.json")
+_LATER = re.compile(r"llmartifacts/known-good/[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class Asked:
 
     def path(self, root: Path) -> Path:
         """The record's file, below the cache's folder."""
-        return root / FOLDER / f"{digest_of(canonical_bytes(self.body()))[7:]}.json"
+        return root / FOLDER / _named(self.body())
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,47 @@ def recall(root: Path, asked: Asked) -> KnownGood | None:
     body = parse_json(text, field="known-good", origin=str(path), max_bytes=MAX_BYTES)
     if not isinstance(body, dict) or body.get("schema") != SCHEMA or body.get("asked") != asked.body():
         raise InvalidManifest("the last-known-good record is not of this service", origin=str(path))
+    return _record(body, path)
+
+
+def records(root: Path) -> Iterator[tuple[Path, KnownGood | LlmartifactsError]]:
+    """Every record that is kept, by the name of its file, or what is wrong with it.
+
+    Args:
+        root: The cache's folder.
+    """
+    folder = root / FOLDER
+    try:
+        names = sorted(path.name for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield folder, storage_error(error, "list", folder)
+        return
+    for name in names:
+        with suppress(FileNotFoundError):  # removed since the folder was listed
+            yield folder / name, _read(folder / name)
+
+
+def _read(path: Path) -> KnownGood | LlmartifactsError:
+    try:
+        text = read_bounded(path, MAX_BYTES, follow=False)
+        body = parse_json(text, field="known-good", origin=str(path), max_bytes=MAX_BYTES)
+        schema = body.get("schema") if isinstance(body, dict) else None
+        if isinstance(schema, str) and schema != SCHEMA and _LATER.fullmatch(schema):
+            raise NewerFormat(f"the last-known-good record has schema {schema!r}", origin=str(path))
+        if not isinstance(body, dict) or schema != SCHEMA or _named(body.get("asked")) != path.name:
+            raise InvalidManifest("the last-known-good record is not what its name says", origin=str(path))
+        return _record(body, path)
+    except LlmartifactsError as error:
+        return error
+
+
+def _named(asked: object) -> str:
+    return f"{digest_of(canonical_bytes(asked))[7:]}.json"
+
+
+def _record(body: dict[str, Any], path: Path) -> KnownGood:
     if body.pop("check", None) != digest_of(canonical_bytes(body)):
         raise InvalidManifest("the last-known-good record was altered", origin=str(path))
     try:

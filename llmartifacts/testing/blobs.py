@@ -64,6 +64,7 @@ def check_driver(make_driver: Callable[[], Driver]) -> None:
         _many_at_once,
         _replacing,
         _deleting,
+        _deleting_many,
         _listing,
         _missing_objects,
         _hostile_keys,
@@ -165,6 +166,21 @@ def _deleting(driver: Driver) -> None:
     _that(not driver.delete("a/b"), "delete of nothing gave True")
     _that(driver.size("a/b") is None, "a deleted object has a size")
     _that(driver.put_if_absent("a/b", b"y"), "a deleted key cannot be stored again")
+
+
+def _deleting_many(driver: Driver) -> None:
+    keys = [f"{folder}/{i:02}" for folder in ("a", "a/b", "c") for i in range(20)]
+    driver.put_many([(key, key.encode()) for key in (*keys, "a/stays", "top")])
+    missing = ["nothing", "a/nothing", "no/such/folder"]
+    driver.delete_many([missing[0], *keys[:30], *missing[1:], *keys[30:], "top"])
+    _that(list(driver.list()) == [("a/stays", 7)], f"delete_many left {list(driver.list())}")
+    driver.delete_many([*keys, *missing])
+    driver.delete_many([])
+    _that(list(driver.list()) == [("a/stays", 7)], "delete_many of what is not there removed something")
+    _that(driver.put_if_absent(keys[0], b"again"), "a deleted key cannot be stored again")
+    _raises(InvalidPath, "delete_many with a hostile key", driver.delete_many, ["../outside"])
+    driver.delete_many(["a/stays"])
+    _that(list(driver.list()) == [(keys[0], 5)], "delete_many of a single key removed something else")
 
 
 def _listing(driver: Driver) -> None:

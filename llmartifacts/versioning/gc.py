@@ -266,8 +266,7 @@ def _done(work: _Work, new_file: Callable[[], Path]) -> Collected | None:
             told |= {"written": done.written, "recoded": done.recoded, "before": done.before, "after": done.after}
             told |= {"condemned": done.condemned, "waiting": done.waiting} if done.condemned else {}
             audit.record(s, None, "", actor=work.actor, verb="gc", subject="registry", **told)
-            for key, _ in found.going:
-                parts.blobs.driver.delete(key)
+            parts.blobs.driver.delete_many([key for key, _ in found.going])
         if sweep is not None and sweep.plan.gone:
             # Not before the commit: until then they are what the index names. Under the lock again, so that nobody
             # begins to rely on one of them at this moment.

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from llmartifacts.errors import Refused
 from llmartifacts.metadata import audit, projects, removals, uploads, versions
 from llmartifacts.metadata.database import Session
 from llmartifacts.records.digest import Digest, parse_digest
+from llmartifacts.records.names import DEFAULT_PROJECT
 from llmartifacts.records.removal import RemovedProject
 from llmartifacts.records.times import parse_time
 from llmartifacts.versioning.gc import gc
@@ -26,7 +28,13 @@ RULE = "project"
 
 
 def remove_project(
-    parts: Parts, project: str, *, reason: str, actor: str, grace: timedelta | None = None
+    parts: Parts,
+    project: str,
+    *,
+    reason: str,
+    actor: str,
+    grace: timedelta | None = None,
+    even_default: bool = False,
 ) -> RemovedProject:
     """Remove a project; of one that was removed, free what waited and give the proof anew.
 
@@ -36,16 +44,21 @@ def remove_project(
         reason: Why; kept for good.
         actor: Who asks.
         grace: As in `gc`.
+        even_default: Remove it also where it is the one that names without a project mean.
 
     Raises:
         NotFound: There is no such project.
+        Refused: It is the one that names without a project mean; nothing was changed.
         Damaged: Something that others need cannot be read; the project is removed, and nothing was freed.
     """
     with parts.metadata.writing() as s:
         project_id, _ = projects.find_project(s, project, removed=True)
+        goes = projects.removed_at(s, project_id) is None
+        if goes and project == DEFAULT_PROJECT and not even_default:
+            raise _needed_by_short_names()
         blobs = removals.of_project(s, project_id)
         uploads.remove_holding(s, project_id)
-        if projects.removed_at(s, project_id) is None:
+        if goes:
             _remove(s, project_id, project, reason=reason, actor=actor)
     done = gc(parts, actor=actor, compact=True, grace=grace)
     parts.metadata.database.scrub()
@@ -56,6 +69,16 @@ def remove_project(
         if blob.digest in gone:
             parts.blobs.cache.remove(blob)
     return proof
+
+
+def _needed_by_short_names() -> Refused:
+    return Refused(
+        f"names without a project mean the project {DEFAULT_PROJECT!r}, and a removed name is not used again",
+        field="project",
+        next_step="Remove versions of its collections by rules (llmartifacts gc --help), or documents (llmartifacts"
+        " erase). To remove it for good, say so (--even-default, even_default=True); from then on everybody names"
+        " another project: --project, $LLMARTIFACTS_PROJECT.",
+    )
 
 
 def _remove(s: Session, project_id: int, project: str, *, reason: str, actor: str) -> None:

@@ -32,12 +32,18 @@ class Removing:
         return erase(self._parts, project, name, documents, reason=reason, dry_run=dry_run, actor=actor)
 
     def remove_project(
-        self, project: str, *, reason: str, grace: timedelta | None = None, actor: str
+        self,
+        project: str,
+        *,
+        reason: str,
+        grace: timedelta | None = None,
+        even_default: bool = False,
+        actor: str,
     ) -> RemovedProject:
         """Remove a project and all of its content, with proof."""
         from llmartifacts.versioning.project_removal import remove_project
 
-        return remove_project(self._parts, project, reason=reason, grace=grace, actor=actor)
+        return remove_project(self._parts, project, reason=reason, grace=grace, even_default=even_default, actor=actor)
 
     def lease(
         self, project: str, references: Sequence[Reference], *, holder: str, length: timedelta, actor: str

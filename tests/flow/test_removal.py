@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from llmartifacts import wire
 from llmartifacts.cli.main import main
 from llmartifacts.client.backend import RemoteBackend
 from llmartifacts.client.session import HttpSession
-from llmartifacts.errors import NotAllowed, Removed
+from llmartifacts.errors import Conflict, NotAllowed, Refused, Removed
 from llmartifacts.testing.server import RunningServer, running_server
 
 Cli = Callable[..., str]
@@ -153,3 +154,16 @@ def test_a_reader_holds_what_they_read_and_cannot_take_anothers_lease(server: Ru
                 rita.resolve("p:v2")
             assert (caught.value.number, caught.value.rule) == (2, "keep-last 1")
             assert rita.resolve("p:v1", la.Prompt).format() == "0"
+
+
+def test_the_project_of_short_names_is_removed_on_request_only(server: RunningServer) -> None:
+    with opened(server, server.token) as admin:
+        with suppress(Conflict):
+            admin.create_project("default")
+        admin.log("default/p", la.Prompt("short", template_format="f-string"))
+        with pytest.raises(Refused) as refused:
+            admin.remove_project("default", reason="a slip")
+        assert "--even-default" in refused.value.hint()
+        assert admin.resolve("default/p:v1", la.Prompt).format() == "short"
+        proof = admin.remove_project("default", reason="moved", even_default=True)
+        assert admin.remove_project("default", reason="moved").entry == proof.entry, "the proof is given anew"

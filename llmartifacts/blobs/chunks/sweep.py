@@ -393,9 +393,8 @@ class Sweep:
     def delete(self) -> None:
         """Remove the old packs; called under the lock, after what `apply` did is durable."""
         recorded = self.chunks.index.packs()
-        for name in self.plan.gone:
-            if name not in recorded:  # else somebody relies on it again
-                self.chunks.driver.delete(packs.key_of(name))
+        # Those that are recorded, somebody relies on again.
+        self.chunks.driver.delete_many([packs.key_of(name) for name in self.plan.gone if name not in recorded])
 
 
 class _Filling:

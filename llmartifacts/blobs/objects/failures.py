@@ -70,6 +70,8 @@ class Failure:
 
 _STATUS = re.compile(r"status code: ([0-9]{3})\b")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>|\"(?:reason|code)\": *\"([A-Za-z0-9]{1,64})\"")
+_OF_ONE = re.compile(r"DeleteObjects request failed for key [^\n]*\(code: ([A-Za-z0-9]{1,64})\)")
+"""What an answer about many says of one; it comes with a good status."""
 _DENIED = frozenset(
     {
         *("AccessDenied", "AuthenticationFailed", "AuthorizationFailure", "ExpiredToken", "ExpiredTokenException"),
@@ -84,7 +86,13 @@ _DENIED = frozenset(
 )
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
 _FULL = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "EntityTooLarge"})
-_AGAIN_CODES = frozenset({"RequestTimeout", "OperationAborted", "ConditionalRequestConflict", "SlowDown"})
+_AGAIN_CODES = frozenset(
+    {
+        *("RequestTimeout", "OperationAborted", "ConditionalRequestConflict", "SlowDown"),
+        *("InternalError", "ServiceUnavailable"),
+    }
+)
+_MANY = re.compile(r"DeleteObjects request failed for key|invalid DeleteObjects response")
 _NO_CREDENTIALS = re.compile(
     r"Missing ?(AccessKeyId|SecretAccessKey)|169\.254\.1|latest/(api|meta-data)|metadata\.google|NoCredentials"
     r"|InvalidCredentials"
@@ -114,7 +122,8 @@ def read_failure(error: BaseException) -> Failure | None:
         return Failure(Kind.BROKEN, "its library failed") if name == "PanicException" else None
     text = str(error)[:20_000]
     named = _CODE.search(text)
-    code = (named[1] or named[2]) if named else ""
+    of_one = _OF_ONE.search(text)
+    code = of_one[1] if of_one else (named[1] or named[2]) if named else ""
     found = _STATUS.search(text)
     status = int(found[1]) if found else 0
     kind = _kind(name, status, code, text)
@@ -134,7 +143,7 @@ def _kind(name: str, status: int, code: str, text: str) -> Kind:
         return Kind.DENIED
     if status == 400 and not code:
         return Kind.DENIED  # a HEAD has no body that would say so: S3 tells thus of a token that expired
-    if name == "FileNotFoundError" or status in (404, 410):
+    if name == "FileNotFoundError" or status in (404, 410) or code == "NoSuchKey":
         return Kind.MISSING
     if name in ("AlreadyExistsError", "PreconditionError", "NotModifiedError") or status in (409, 412):
         return Kind.EXISTS
@@ -144,7 +153,7 @@ def _kind(name: str, status: int, code: str, text: str) -> Kind:
         return Kind.BUSY
     if _NO_CREDENTIALS.search(text):
         return Kind.DENIED
-    if status or _ELSEWHERE.search(text) or _CERTIFICATE.search(text) or name in _MISUSED:
+    if status or _MANY.search(text) or _ELSEWHERE.search(text) or _CERTIFICATE.search(text) or name in _MISUSED:
         return Kind.MISUSED
     return Kind.LATE if _LATE.search(text) else Kind.BROKEN
 

@@ -27,7 +27,9 @@ def remove_project(call: Call) -> Any:
     body = call.sends(x.ProjectRemoval)
     grace = None if body.grace is None else timedelta(seconds=body.grace)
     why = check_reason(body.reason, "the removal of a project")
-    return call.backend.remove_project(body.name, reason=why, grace=grace, actor=call.actor)
+    return call.backend.remove_project(
+        body.name, reason=why, grace=grace, even_default=body.even_default, actor=call.actor
+    )
 
 
 @handler("lease")

@@ -32,7 +32,8 @@ create table collection(
 create table version(
   seq integer primary key, collection integer not null, number integer not null, digest blob not null,
   sum blob not null, fresh integer not null default 1);
-create table pointed(collection integer, name text, number integer not null, primary key(collection, name)) without rowid;
+create table pointed(
+  collection integer, name text, number integer not null, primary key(collection, name)) without rowid;
 create table file(digest blob primary key, size integer not null, used integer not null default 0) without rowid;
 create table late(seq integer, place integer, primary key(seq, place)) without rowid;
 """

@@ -63,11 +63,12 @@ class RemovedProject(Body[removal.RemovedProject]):
 
 
 class ProjectRemoval(Model):
-    """The project, why it goes, and how long what nothing needs stays."""
+    """The project, why it goes, how long what nothing needs stays, and whether `default` may be meant."""
 
     name: Name
     reason: Reason
     grace: GraceSeconds | None = None
+    even_default: bool = False
 
 
 class Lease(Body[leases.Lease]):

@@ -74,8 +74,8 @@ def no_sync_of_the_database() -> None:
 
     prepared = sqlite._prepared
 
-    def careless(connection: Any) -> Any:
-        made = prepared(connection)
+    def careless(connection: Any, *more: Any) -> Any:
+        made = prepared(connection, *more)
         made.execute("pragma synchronous=normal")
         return made
 

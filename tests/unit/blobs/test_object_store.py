@@ -181,6 +181,89 @@ def test_a_listing_goes_on_over_pages_and_where_it_broke_off(over_line: ObjectSt
     assert list(over_line.list("sha256/04")) == [(key, 1) for key in keys if key.startswith("sha256/04")]
 
 
+# --- many at once
+
+
+@pytest.fixture
+def empty_line(over_line: ObjectStoreDriver) -> ObjectStoreDriver:
+    """As `over_line`, without the object that is there."""
+    over_line.delete("first")
+    return over_line
+
+
+def posts(line: Any) -> list[str]:
+    return [passed.path for passed in line.asked if passed.method == "POST"]
+
+
+def test_many_objects_go_with_one_request(empty_line: ObjectStoreDriver, bad_line: Any) -> None:
+    keys = [f"sha256/{i:04x}" for i in range(40)]
+    empty_line.put_many([(key, b"1") for key in (*keys, "stays")])
+    bad_line.quiet()
+    empty_line.delete_many([*keys, "never-there"])
+    assert len(bad_line.asked) == len(posts(bad_line)) == 1
+    assert [key for key, _ in empty_line.list()] == ["stays"]
+
+
+def test_a_store_that_takes_no_such_request_is_asked_for_each_and_not_again_for_many(
+    bad_line: Any, moto_server: Any, bucket: str
+) -> None:
+    for refusal in (answers(501, "NotImplemented"), answers(405, "MethodNotAllowed"), answers(200, "NoSuchThing")):
+        driver = ObjectStoreDriver(moto_server.url(bucket, f"p{next(_PLACES)}", endpoint=bad_line.endpoint), seconds=3)
+        for _ in range(2):
+            driver.put_many([(key, b"1") for key in ("a", "b", "c")])
+            bad_line.before = lambda passed, refusal=refusal: refusal(passed) if passed.method == "POST" else None
+            driver.delete_many(["a", "b", "missing", "c"])
+            assert list(driver.list()) == []
+        assert len(posts(bad_line)) == 1
+        bad_line.quiet()
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [("AccessDenied", NotAllowed), ("InternalError", Unreachable), ("SlowDown", Unreachable)]
+)
+def test_what_could_not_be_deleted_is_a_typed_error_and_the_next_call_does_the_rest(
+    empty_line: ObjectStoreDriver, bad_line: Any, code: str, expected: type[LlmartifactsError]
+) -> None:
+    """The answer to many is good, and says of one that it stays."""
+    impatient(empty_line)
+    keys = ["a", "b", "c"]
+    empty_line.put_many([(key, b"1") for key in keys])
+    told = f"<Error><Key>{empty_line.place.prefix}/b</Key><Code>{code}</Code><Message>no</Message></Error>"
+
+    def keep_one(passed: Any) -> None:
+        if passed.method == "POST":
+            prefix = empty_line.place.prefix
+            empty_line._obstore.delete(empty_line._store(), "a")
+            passed.status = 200
+            passed.answer = f"<DeleteResult><Deleted><Key>{prefix}/a</Key></Deleted>{told}</DeleteResult>".encode()
+        elif passed.method == "DELETE" and passed.path.endswith("/b"):
+            passed.fail(403 if code == "AccessDenied" else 503, code)
+
+    bad_line.before = keep_one
+    with pytest.raises(expected) as caught:
+        empty_line.delete_many(keys)
+    assert str(empty_line.place) in str(caught.value)
+    assert caught.value.hint()
+    bad_line.quiet()
+    assert "b" in {key for key, _ in empty_line.list()}
+    empty_line.delete_many(keys)
+    assert list(empty_line.list()) == []
+
+
+def test_one_that_is_said_to_be_missing_stops_nothing(empty_line: ObjectStoreDriver, bad_line: Any) -> None:
+    """Some stores say so of a key, where others count it as deleted."""
+    empty_line.put_many([(key, b"1") for key in ("a", "b", "c")])
+    told = f"<Error><Key>{empty_line.place.prefix}/x</Key><Code>NoSuchKey</Code><Message>none</Message></Error>"
+
+    def missing(passed: Any) -> None:
+        if passed.method == "POST":
+            passed.status, passed.answer = 200, f"<DeleteResult>{told}</DeleteResult>".encode()
+
+    bad_line.before = missing
+    empty_line.delete_many(["a", "x", "b", "c"])
+    assert list(empty_line.list()) == []
+
+
 # --- a line that is bad
 
 
@@ -197,6 +280,7 @@ CALLS: dict[str, Callable[[ObjectStoreDriver], object]] = {
     "put_many": lambda driver: driver.put_many([("second", b"2"), ("third", b"3")]),
     "replace": lambda driver: driver.replace("first", b"1"),
     "delete": lambda driver: driver.delete("first"),
+    "delete_many": lambda driver: driver.delete_many(["first", "second"]),
 }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,9 @@ from llmartifacts.records.backend import Collected, Migrated, Repaired, Stats, V
 from llmartifacts.records.diff import Diff
 from llmartifacts.records.policy import Decision, PolicyRecord
 from llmartifacts.records.promotion import Promotion, State
+from llmartifacts.records.removal import RemovedProject
 from llmartifacts.records.version import Project, RunRecord, Version
+from llmartifacts.versioning.reseal import Resealed
 
 
 @dataclass(frozen=True)
@@ -40,19 +44,27 @@ class Ended:
 Cli = Callable[..., Ended]
 _RECORDS = (
     *(Version, Promotion, Diff, State, RunRecord, Project, Stats, Verification, Repaired, Collected, Migrated),
-    *(Decision, PolicyRecord),
+    *(Decision, PolicyRecord, RemovedProject, Resealed),
 )
 RECORDS = {r.__name__: r for r in _RECORDS}
 
 
 def promised(shape: str) -> list[set[str]]:
     """The keys that a command's help promises for `--json`; several sets where it depends on the arguments."""
-    first = shape.partition(";")[0]
+    first, _, rest = shape.partition(";")
     record = RECORDS.get(re.match(r"\w*", shape).group())  # type: ignore[union-attr]
     if record is not None:
         extra = {"reference"} if record is Version else set()
-        return [{f.name for f in dataclasses.fields(record)} | extra | set(re.findall(r'"(\w+)"', first))]
-    made, depth = [], 0
+        own = {f.name for f in dataclasses.fields(record)} | extra | set(re.findall(r'"(\w+)"', first))
+        named = [RECORDS[name] for name in re.findall(r"; (\w+)", shape) if name in RECORDS]
+        others = [{f.name for f in dataclasses.fields(one)} | {"ok"} for one in named]
+        return [own, *others, *_braced(rest)]
+    return _braced(shape)
+
+
+def _braced(shape: str) -> list[set[str]]:
+    made: list[set[str]] = []
+    depth = 0
     for token in re.findall(r'[{}\[\]]|"\w+"', shape):
         if token == "{" and depth == 0:
             made.append(set())
@@ -107,12 +119,35 @@ def log(cli: Cli, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     return run
 
 
+@pytest.fixture(scope="session")
+def original_story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `story` copies, with the sources that its versions were logged from."""
+    folder = tmp_path_factory.mktemp("story")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [n for n in os.environ if n.startswith("LLMARTIFACTS_")]:
+            patch.delenv(name)
+        for name in ("CACHE", "CONFIG"):
+            patch.setenv(f"LLMARTIFACTS_{name}", str(tmp_path_factory.mktemp(name.lower())))
+        patch.setenv("LLMARTIFACTS_ACTOR", "tester")
+        patch.chdir(folder)
+
+        def run(*line: str) -> None:
+            assert main(list(line)) == 0, line
+
+        run("init")
+        (folder / "source").mkdir()
+        for n in (1, 2):
+            (folder / "source" / "docs.txt").write_text(f"documents {n}\n")
+            (folder / "source" / "kb.txt").write_text(f"index {n}\n")
+            docs, kb = (str(folder / "source" / f"{name}.txt") for name in ("docs", "kb"))
+            run("log", "files", "docs", docs, "--message", f"state {n}")
+            run("log", "files", "kb", kb, "--input", f"docs:v{n}", "--tag", f"state={n}", "--alias", "staging")
+            run("promote", f"docs:v{n}", f"kb:v{n}", "--to", "prod", "--reason", f"state {n}", "--ticket", f"CHG-{n}")
+    return folder
+
+
 @pytest.fixture
-def story(cli: Cli, log: Callable[..., dict[str, Any]]) -> Cli:
+def story(original_story: Path, cli: Cli, tmp_path: Path) -> Cli:
     """A registry with `docs` (v1, v2), `kb` (v1, v2, each derived from docs) and two promotions of both to `prod`."""
-    cli("init")
-    for n in (1, 2):
-        log("docs", f"documents {n}\n", "--message", f"state {n}")
-        log("kb", f"index {n}\n", "--input", f"docs:v{n}", "--tag", f"state={n}", "--alias", "staging")
-        cli("promote", f"docs:v{n}", f"kb:v{n}", "--to", "prod", "--reason", f"state {n}", "--ticket", f"CHG-{n}")
+    shutil.copytree(original_story, tmp_path, dirs_exist_ok=True)
     return cli

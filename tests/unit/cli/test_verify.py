@@ -16,6 +16,7 @@ import llmartifacts as la
 from llmartifacts import wire
 from llmartifacts.errors import NotAllowed
 from llmartifacts.metadata import sqlite
+from llmartifacts.runtime import lockfile
 
 Cli = Any
 HOLDS = """
@@ -134,3 +135,95 @@ def test_a_server_is_repaired_on_its_own_host() -> None:
     with la.connect("http://127.0.0.1:9") as registry, pytest.raises(NotAllowed) as refused:
         registry.backend.repair(actor="ann")
     assert "on the server's host" in refused.value.hint()
+
+
+# --- what lies beside a service
+
+
+@pytest.fixture
+def started(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """A service has started from the registry, and was installed into `folder`; then the registry is gone."""
+    monkeypatch.setenv("LLMARTIFACTS_CACHE", str(tmp_path / "cache"))
+    with la.init(tmp_path / "registry") as registry:
+        registry.log("notes", la.Files({"notes.txt": b"a note " * 2000}), aliases="prod")
+        with la.Resolver({"notes": "notes:prod"}, registry=tmp_path / "registry") as resolver:
+            lock = resolver.current.lock
+        lockfile.install(lock, registry, tmp_path / "folder")
+    shutil.rmtree(tmp_path / "registry")
+    return cli
+
+
+def damage(folder: Path) -> Path:
+    """Another byte at the end of the object that is named first."""
+    file = min(p for p in folder.rglob("sha256/*/*") if not p.suffix)
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes() + b"x")
+    return file
+
+
+def test_a_cache_and_a_folder_are_checked_without_any_registry(started: Cli, tmp_path: Path) -> None:
+    assert "2 objects (14 kB), 1 last-known-good set read and hashed" in started("verify", "--cache").out
+    found = started("verify", "--cache", "--json").json
+    assert (found["ok"], found["sets"], found["problems"]) == (True, 1, [])
+    assert "all well" in started("verify", "--installed", "folder").out
+    assert started("verify", "--installed", "folder/llmartifacts.lock", "--json").json["objects"] == 2
+    assert started("verify", expect=wire.NOT_FOUND)
+
+
+def test_what_is_damaged_in_a_cache_is_named_with_its_versions_and_may_be_removed(started: Cli, tmp_path: Path) -> None:
+    file = damage(tmp_path / "cache")
+    (problem,) = started("verify", "--cache", "--json", expect=wire.DAMAGED).json["problems"]
+    assert (problem["code"], problem["file"]) == ("digest_mismatch", str(file))
+    assert problem["versions"] == ["notes:v1"]
+    assert "safe" in started("verify", "--cache", expect=wire.DAMAGED).out
+    file.unlink()
+    (problem,) = started("verify", "--cache", "--json", expect=wire.DAMAGED).json["problems"]
+    assert (problem["code"], problem["file"]) == ("blob_missing", str(file))
+    (record,) = (tmp_path / "cache" / "known-good").iterdir()
+    assert str(record) in problem["hint"], (
+        "nothing starts from that set any more, and whoever does not need it drops it"
+    )
+    record.unlink()
+    started("verify", "--cache")
+
+
+def test_what_is_damaged_in_a_folder_is_named_and_installed_again(started: Cli, tmp_path: Path) -> None:
+    file = damage(tmp_path / "folder")
+    (problem,) = started("verify", "--installed", "folder", "--json", expect=wire.DAMAGED).json["problems"]
+    assert problem["file"] == str(file)
+    assert f"--to {tmp_path / 'folder'}" in problem["hint"]
+    started("install", "folder/llmartifacts.lock", "--frozen", "--to", "folder")
+    started("verify", "--installed", "folder")
+    lock = tmp_path / "folder" / "llmartifacts.lock"
+    lock.write_text(lock.read_text().replace('"check"', '"chdck"'))
+    (problem,) = started("verify", "--installed", "folder", "--json", expect=wire.DAMAGED).json["problems"]
+    assert (problem["code"], problem["file"]) == ("damaged", str(lock))
+
+
+def test_a_link_is_damage_and_a_set_of_a_newer_release_alone_ends_with_10(started: Cli, tmp_path: Path) -> None:
+    (record,) = (tmp_path / "cache" / "known-good").iterdir()
+    record.write_text(record.read_text().replace("known-good/1", "known-good/2"))
+    (problem,) = started("verify", "--cache", "--json", expect=wire.NEWER_FORMAT).json["problems"]
+    assert problem["code"] == "newer_format"
+    (file, *_) = (tmp_path / "cache").rglob("sha256/*/*")
+    file.unlink()
+    file.symlink_to("/etc/hostname")
+    found = started("verify", "--cache", "--json", expect=wire.DAMAGED).json["problems"]
+    assert ("unsafe_content", str(file)) in [(problem["code"], problem.get("file")) for problem in found]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--cache", "--installed", "folder"], wire.WRONG_USE),
+        (["--cache", "--read-data"], wire.WRONG_USE),
+        (["notes", "--installed", "folder"], wire.WRONG_USE),
+        (["--installed", "folder", "--no-external"], wire.WRONG_USE),
+        (["--installed", "nowhere"], wire.NOT_FOUND),
+        (["--cache"], wire.NOT_FOUND),
+    ],
+)
+def test_what_cannot_be_checked_is_said(cli: Cli, tmp_path: Path, monkeypatch: Any, arguments: Any, code: int) -> None:
+    monkeypatch.setenv("LLMARTIFACTS_CACHE", str(tmp_path / "no-cache"))
+    error = cli("verify", *arguments, "--json", expect=code).error
+    assert error["detail"]["hint"]

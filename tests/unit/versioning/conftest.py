@@ -21,6 +21,21 @@ from llmartifacts.versioning.chunk_index import RecordedIndex
 from llmartifacts.versioning.embedded import EmbeddedBackend
 from llmartifacts.versioning.parts import Parts
 
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test with many cases one is tried over PostgreSQL too: the SQL is one text. `make matrix` tries all."""
+    seen = set()
+    for item in items:
+        given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if HERE in item.path.parents and given.get("backend") == "postgresql" and len(given) > 1:
+            test = (item.path, item.originalname)  # type: ignore[attr-defined]
+            if test in seen:
+                item.add_marker(pytest.mark.matrix)
+            seen.add(test)
+
 
 class Short:
     """The embedded backend of the project `default`, in few words."""
@@ -51,6 +66,24 @@ class Short:
         return "-" if isinstance(item, Exception) else f"v{item.version.number}"
 
 
+@pytest.fixture(scope="session")
+def with_tables(postgres_server: Any) -> str:
+    """URL of a PostgreSQL database with this release's tables and nothing in them; to be copied."""
+    url: str = postgres_server.new_database()
+    MetadataStore(PostgresDatabase(url, connections=1), create=True).close()
+    return url
+
+
+@pytest.fixture
+def postgres_tables(postgres_server: Any, with_tables: str) -> Iterator[str]:
+    """A copy of it, dropped after the test."""
+    url = postgres_server.new_database(with_tables)
+    try:
+        yield url
+    finally:
+        postgres_server.drop(url)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def backend(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -60,8 +93,8 @@ def backend(
     made = EmbeddedBackend.create(tmp_path / "registry", actor="ann")
     if request.param == "postgresql":
         made.close()
-        database = PostgresDatabase(request.getfixturevalue("postgres_url"), connections=4)
-        store = MetadataStore(database, create=True)
+        database = PostgresDatabase(request.getfixturevalue("postgres_tables"), connections=4)
+        store = MetadataStore(database)
         blobs = BlobStore.local(Path(made.location) / "blobs", index=lambda driver: RecordedIndex(store, driver))
         made = EmbeddedBackend(Parts(store, blobs, made.location))
         made.create_project("default", actor="ann")

@@ -16,7 +16,7 @@ import llmartifacts as la
 from llmartifacts.blobs.chunks import pack as packs
 from llmartifacts.blobs.chunks import writer
 from llmartifacts.blobs.forms import RECIPE, key_of
-from llmartifacts.errors import BlobMissing, Conflict, Damaged, NewerFormat
+from llmartifacts.errors import BlobMissing, Conflict, Damaged, NewerFormat, Unreachable
 from llmartifacts.records.backend import Collected
 
 MB = 1 << 20
@@ -53,6 +53,46 @@ def test_a_forgotten_version_is_freed_but_what_others_share_with_it(shelf: Shelf
     assert done.freed > MB
     assert shelf.read("kb:v2") == shared + noise(2)
     assert shelf.registry.stats().unused == 0
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_where_only_some_could_be_deleted_the_error_is_typed_and_the_next_gc_does_the_rest(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """At the first key, and in the middle: objects before the commit, packs after it."""
+    for seed in range(4):
+        shelf.log(f"small{seed}", random.Random(seed).randbytes(20_000))
+        shelf.log(f"large{seed}", noise(seed))
+    for seed in range(3):
+        shelf.forget(f"small{seed}:v1")
+        shelf.forget(f"large{seed}:v1")
+    driver = shelf.parts.blobs.driver
+    whole, failed = driver.delete_many, []
+    kept = noise(3), random.Random(3).randbytes(20_000)
+
+    def part(keys: Any) -> None:
+        whole(keys[:at])
+        failed.append(keys)
+        raise Unreachable("the line broke")
+
+    for failures in (1, 2):
+        monkeypatch.setattr(driver, "delete_many", part if failures == 1 else _second_time(whole, part))
+        audited = len(list(shelf.registry.audit_log(verb="gc")))
+        with pytest.raises(Unreachable):
+            shelf.registry.gc(compact=True)
+        assert (shelf.read("large3:v1"), shelf.read("small3:v1")) == kept
+        assert len(list(shelf.registry.audit_log(verb="gc"))) == audited + (failures - 1), "told once it is committed"
+    assert [key.partition("/")[0] for keys in failed for key in keys[:1]] == ["sha256", "packs"]
+    monkeypatch.undo()
+    shelf.registry.gc(compact=True)
+    assert (shelf.read("large3:v1"), shelf.read("small3:v1")) == kept
+    assert shelf.registry.stats().unused == 0
+    assert len(shelf.files("packs")) == 1
+
+
+def _second_time(first: Any, then: Any) -> Any:
+    calls = iter([first, then])
+    return lambda keys: next(calls)(keys)
 
 
 def test_small_packs_are_put_together(shelf: Shelf) -> None:

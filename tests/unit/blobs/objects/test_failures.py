@@ -27,6 +27,10 @@ def answered(status: int, code: str = "") -> str:
     )
 
 
+def of_many(code: str) -> str:
+    return f"Generic S3 error: DeleteObjects request failed for key a/404: told (code: {code})"
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
@@ -57,6 +61,11 @@ def answered(status: int, code: str = "") -> str:
         ("Received redirect without LOCATION", Kind.MISUSED),
         ("InvalidCertificate(UnknownIssuer)", Kind.MISUSED),
         ("Wanted range: StartTooLarge", Kind.RANGE),
+        (of_many("NoSuchKey"), Kind.MISSING),
+        (of_many("AccessDenied"), Kind.DENIED),
+        (of_many("InternalError"), Kind.BUSY),
+        (of_many("ObjectLocked"), Kind.MISUSED),
+        ("Generic S3 error: Got invalid DeleteObjects response: missing field `$value`", Kind.MISUSED),
     ],
 )
 def test_what_a_store_answers_is_understood(text: str, kind: Kind) -> None:
