@@ -89,10 +89,11 @@ class Postgres:
         self.execute("alter system set ssl = on")
         self.restart("fast")
 
-    def new_database(self) -> str:
-        """URL of a new, empty database."""
+    def new_database(self, copied: str = "") -> str:
+        """URL of a new database: an empty one, or a copy of one that nobody is connected to."""
         name = f"t{secrets.token_hex(8)}"
-        self.execute(f"create database {name}")
+        template = f" template {copied.rpartition('/')[2]}" if copied else ""
+        self.execute(f"create database {name}{template}")
         return self.url_of(name)
 
     def drop(self, url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -146,22 +147,36 @@ def test_a_service_without_its_registry_says_what_is_missing_and_does_not_start(
             assert component in done.stderr
 
 
-@pytest.fixture
-def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What an auditor is given, in files: an export, a signed checkpoint, a proof; returns the verifier key."""
-    run(EXAMPLES / "01_prompt_from_log_to_prod.py", cwd=tmp_path)
-    monkeypatch.setenv("LLMARTIFACTS_KEYS", str(tmp_path / "keys"))
-    key_files.create("auditor", "ada")
-    private = key_files.load("auditor").private.crypto()
-    with la.connect(tmp_path / "registry") as registry:
-        signed = sign_checkpoint(registry.backend.audit_checkpoint(), private)
-        proof = registry.backend.audit_inclusion(3, signed.checkpoint.size)
-        registry.tag("support-agent:v1", set={"newer": "than the checkpoint"})
-        (tmp_path / "audit.jsonl").write_bytes(b"".join(e + b"\n" for e in registry.backend.export_audit()))
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """What an auditor is given, in files: an export, a signed checkpoint, a proof; and the verifier key."""
+    folder = tmp_path_factory.mktemp("audited")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [n for n in os.environ if n.startswith("LLMARTIFACTS_")]:
+            patch.delenv(name)
+        for name in ("CACHE", "CONFIG", "KEYS"):
+            patch.setenv(f"LLMARTIFACTS_{name}", str(folder / name.lower()))
+        patch.setenv("LLMARTIFACTS_ACTOR", "tester")
+        run(EXAMPLES / "01_prompt_from_log_to_prod.py", cwd=folder)
+        key_files.create("auditor", "ada")
+        private = key_files.load("auditor").private.crypto()
+        with la.connect(folder / "registry") as registry:
+            signed = sign_checkpoint(registry.backend.audit_checkpoint(), private)
+            proof = registry.backend.audit_inclusion(3, signed.checkpoint.size)
+            registry.tag("support-agent:v1", set={"newer": "than the checkpoint"})
+            (folder / "audit.jsonl").write_bytes(b"".join(e + b"\n" for e in registry.backend.export_audit()))
     note = signed.note.to_text()
-    (tmp_path / "audit.checkpoint").write_text(note, encoding="utf-8")
-    (tmp_path / "proof.json").write_text(json.dumps(proof.to_json(note)))
-    return str(signed.key)
+    (folder / "audit.checkpoint").write_text(note, encoding="utf-8")
+    (folder / "proof.json").write_text(json.dumps(proof.to_json(note)))
+    return folder, str(signed.key)
+
+
+@pytest.fixture
+def audited(given: tuple[Path, str], tmp_path: Path) -> str:
+    """A copy of those files, to be altered; returns the verifier key."""
+    for name in (*WHOLE, "proof.json"):
+        shutil.copy(given[0] / name, tmp_path)
+    return given[1]
 
 
 WHOLE = ("audit.jsonl", "audit.checkpoint")

@@ -71,7 +71,7 @@ def all_is_whole(driver: MemoryDriver, folder: Path) -> set[Digest]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.matrix)])
 def test_while_a_third_of_the_calls_fails_each_is_a_typed_error_and_trying_again_works_in_the_end(
     tmp_path: Path, seed: int
 ) -> None:
@@ -91,9 +91,10 @@ def test_while_a_third_of_the_calls_fails_each_is_a_typed_error_and_trying_again
     assert driver.failed > 10
 
 
+@pytest.mark.parametrize("seeds", [4, pytest.param(12, marks=pytest.mark.matrix)])
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_a_put_that_fails_leaves_nothing_that_can_be_seen_in_part(tmp_path: Path, kind: str) -> None:
-    for seed in range(12):
+def test_a_put_that_fails_leaves_nothing_that_can_be_seen_in_part(tmp_path: Path, kind: str, seeds: int) -> None:
+    for seed in range(seeds):
         driver = Faulty(seed)
         driver.fails = 0.5
         store = store_over(driver, tmp_path)

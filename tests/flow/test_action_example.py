@@ -73,6 +73,7 @@ def test_a_better_prompt_is_told_in_a_pull_request_and_promoted_by_the_merge(pus
     assert merged.summary.startswith("## PASS: `sorting-prompt:v2` was promoted")
 
 
+@pytest.mark.matrix
 def test_a_prompt_that_lost_a_label_is_refused(push: Run, project: Path) -> None:
     lines = (project / PROMPT).read_text().splitlines(keepends=True)
     (project / PROMPT).write_text("".join(line for line in lines if not line.startswith(("- billing", "- access"))))

@@ -30,7 +30,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.log("files", la.Files({"text.txt": b"word " * 5000, "binary.bin": random.Random(1).randbytes(50_000)}))
     made.log("large", la.Files({"noise.bin": random.Random(2).randbytes(2_000_000)}))
     made.log(
-        "large-questions", la.EvalDataset.from_jsonl([f'{{"id": "q{i}", "input": "x{i * i}"}}' for i in range(50_000)])
+        "large-questions", la.EvalDataset.from_jsonl([f'{{"id": "q{i}", "input": "x{i**30}"}}' for i in range(12_000)])
     )
     made.close()
     return place

@@ -158,8 +158,17 @@ def on_terminal(arguments: list[str], cwd: Path, columns: int, **env: str) -> st
     return data.decode().replace("\r\n", "\n")
 
 
-@pytest.mark.parametrize("columns", [80, 120])
-@pytest.mark.parametrize("line", ["ls", "ls agent", "history agent:prod", "state prod", "show agent", "stats", ""])
+LINES = ["ls", "ls agent", "history agent:prod", "state prod", "show agent", "stats", ""]
+
+
+@pytest.mark.parametrize(
+    ("line", "columns"),
+    [
+        *((line, 80) for line in LINES),
+        *((line, 120) for line in ("history agent:prod", "show agent")),
+        *(pytest.param(line, 120, marks=pytest.mark.matrix) for line in ("ls", "ls agent", "state prod", "stats", "")),
+    ],
+)
 def test_on_a_terminal_everything_fits_and_has_colours(registry: Run, tmp_path: Path, line: str, columns: int) -> None:
     shown = on_terminal(line.split(), tmp_path, columns)
     bare = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)

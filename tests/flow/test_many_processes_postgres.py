@@ -68,7 +68,7 @@ def together(code: str, place: tuple[str, str], count: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.matrix)])
+@pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.matrix)])
 def test_eight_processes_moving_one_alias_lose_no_update(
     registry: la.Registry, place: tuple[str, str], count: int
 ) -> None:
@@ -89,7 +89,7 @@ def test_eight_processes_moving_one_alias_lose_no_update(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.matrix)])
+@pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.matrix)])
 def test_eight_processes_logging_leave_no_duplicate_and_no_missing_number(
     registry: la.Registry, place: tuple[str, str], count: int
 ) -> None:

@@ -322,10 +322,16 @@ def prompt(content: int) -> la.Prompt:
     return la.Prompt(f"text {content}", template_format="f-string")
 
 
+def stories(number: int) -> settings:
+    """So many stories of forty steps."""
+    checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+    return settings(max_examples=number, stateful_step_count=40, deadline=None, suppress_health_check=checks)
+
+
 TestRegistryAgainstModel = RegistryAgainstModel.TestCase
-TestRegistryAgainstModel.settings = settings(
-    max_examples=50,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+TestRegistryAgainstModel.settings = stories(15)
+
+
+@pytest.mark.matrix
+class TestRegistryAgainstModelAtLength(RegistryAgainstModel.TestCase):  # type: ignore[misc,name-defined]
+    settings = stories(50)

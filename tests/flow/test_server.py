@@ -192,7 +192,9 @@ def test_told_to_end_it_says_so_finishes_and_ends(tmp_path: Path) -> None:
             requests.get(server.url + "/healthz", timeout=5)
 
 
-@pytest.mark.parametrize("team", [False, True], ids=["embedded", "team"])
+@pytest.mark.parametrize(
+    "team", [pytest.param(False, id="embedded"), pytest.param(True, id="team", marks=pytest.mark.matrix)]
+)
 def test_a_server_whose_folder_of_bytes_is_another_is_not_ready(
     tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch, team: bool
 ) -> None:

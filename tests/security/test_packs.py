@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from llmartifacts.records.digest import Blob, digest_of
 
 NOISE = random.Random(1).randbytes(3_000_000)
 TEXT = b"".join(b'{"id": %d, "text": "order %d"}\n' % (i, i * i) for i in range(60_000))
+QUESTIONS = [f'{{"id": "q{i}", "input": "{i**30} orders"}}' for i in range(12_000)]
 
 
 def crafted_pack(*chunks: tuple[bytes, bytes, int, int]) -> tuple[str, bytes]:
@@ -292,14 +294,23 @@ def test_no_plain_file_in_the_place_of_a_recipe_or_pack_is_refused(
 # --- through a registry
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """To be copied, and never opened."""
+    where = tmp_path_factory.mktemp("original") / "registry"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMARTIFACTS_CACHE", str(where.parent / "cache"))
+        with la.init(where, actor="tester") as made:
+            made.log("files", la.Files({"noise.bin": NOISE, "small.txt": b"a few words"}))
+            made.log("questions", la.EvalDataset.from_jsonl(QUESTIONS))
+    return where
+
+
 @pytest.fixture
-def registry(tmp_path: Path) -> la.Registry:
-    made = la.init(tmp_path / "registry")
-    made.log("files", la.Files({"noise.bin": NOISE, "small.txt": b"a few words"}))
-    made.log(
-        "questions", la.EvalDataset.from_jsonl([f'{{"id": "q{i}", "input": "{i * i} orders"}}' for i in range(40_000)])
-    )
-    return made
+def registry(original: Path, tmp_path: Path) -> Iterator[la.Registry]:
+    shutil.copytree(original, tmp_path / "registry")
+    with la.connect(tmp_path / "registry") as opened:
+        yield opened
 
 
 def stored(registry: la.Registry, suffix: str) -> list[Path]:
@@ -360,13 +371,10 @@ def test_a_damaged_file_is_named_with_the_versions_that_need_it_and_logging_agai
             problems = [p for p in fresh.verify(read_data=True).problems if isinstance(p, errors.Damaged)]
             assert {v for p in problems for v in p.versions} >= {f"{name}:v1" for name in hurt}
             fresh.log("files", la.Files({"noise.bin": NOISE, "small.txt": b"a few words"}))
-            fresh.log(
-                "questions",
-                la.EvalDataset.from_jsonl([f'{{"id": "q{i}", "input": "{i * i} orders"}}' for i in range(40_000)]),
-            )
+            fresh.log("questions", la.EvalDataset.from_jsonl(QUESTIONS))
         with la.connect(registry.backend.location) as fresh:
             assert use(fresh, "files") == NOISE
-            assert len(use(fresh, "questions")) == 40_000  # type: ignore[arg-type]
+            assert len(use(fresh, "questions")) == len(QUESTIONS)  # type: ignore[arg-type]
             assert fresh.get("files:latest").number == fresh.get("questions:latest").number == 1
         if path.exists():
             path.chmod(0o644)
@@ -382,7 +390,7 @@ def test_a_codec_from_the_future_says_to_upgrade(registry: la.Registry) -> None:
             use(fresh, "files")
         assert "tomorrow" in str(caught.value)
         assert "nstall" in caught.value.hint()
-        assert len(use(fresh, "questions")) == 40_000  # type: ignore[arg-type]
+        assert len(use(fresh, "questions")) == len(QUESTIONS)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["compressed, makes gigabytes", "compressed, says gigabytes", "raw, other bytes"])

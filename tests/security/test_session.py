@@ -361,5 +361,5 @@ def test_a_handshake_that_never_ends_ends_in_time(http: Any) -> None:
 def test_a_plain_server_is_not_taken_for_one_with_tls(http: Any) -> None:
     server = http.serve(http.answer())
     with pytest.raises(errors.Unreachable):
-        HttpSession(f"https://127.0.0.1:{server.port}", TOKEN, attempts=1).call(http.Route(), deadline=5)
+        HttpSession(f"https://127.0.0.1:{server.port}", TOKEN, attempts=1).call(http.Route(), deadline=1)
     assert all(TOKEN not in r.head for r in server.requests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,30 @@ def suite(**more: Any) -> EvalSuite:
     return EvalSuite("s", "questions", **(given | more))
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """To be copied, and never opened."""
+    folder = tmp_path_factory.mktemp("original")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMARTIFACTS_CACHE", str(folder / "cache"))
+        with la.init(folder / "registry", actor="tester") as made:
+            for template in ("2 {{ input }}", "0 {{ input }}", "40 break {{ input }}"):
+                made.log("p", la.Prompt(template, template_format="jinja2"))
+            rows = [
+                {"id": f"q{i}", "input": f"question {i}", "expected_output": f"a{i}", "g": i // 2} for i in range(N)
+            ]
+            made.log("questions", la.EvalDataset(rows))
+            for version in (1, 2, 3):
+                evaluate(made, suite(), f"p:v{version}", outputs=answer)
+    return folder / "registry"
+
+
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[la.Registry]:
+def registry(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[la.Registry]:
     """`p:v1` is wrong on two items, `p:v2` on none, `p:v3` on forty and breaks on one of them."""
     monkeypatch.chdir(tmp_path)
-    with la.init("registry") as made:
-        for template in ("2 {{ input }}", "0 {{ input }}", "40 break {{ input }}"):
-            made.log("p", la.Prompt(template, template_format="jinja2"))
-        rows = [{"id": f"q{i}", "input": f"question {i}", "expected_output": f"a{i}", "g": i // 2} for i in range(N)]
-        made.log("questions", la.EvalDataset(rows))
-        for version in (1, 2, 3):
-            evaluate(made, suite(), f"p:v{version}", outputs=answer)
+    shutil.copytree(original, tmp_path / "registry")
+    with la.connect("registry") as made:
         yield made
 
 

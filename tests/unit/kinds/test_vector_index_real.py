@@ -179,7 +179,13 @@ def change(before, after):
     return {"add": after, "remove": [c["id"] for c in before if c["id"] not in here]}
 
 
-@pytest.mark.parametrize(("factory", "options"), FACTORIES)
+@pytest.mark.parametrize(
+    ("factory", "options"),
+    [
+        pytest.param(*one, marks=[pytest.mark.matrix] if number in (1, 2, 4) else [])
+        for number, one in enumerate(FACTORIES)
+    ],
+)
 def test_release_after_release_answers_as_one_built_whole_over_the_same_training(corpus, embedder, factory, options):
     chunks, vectors = corpus[VERSIONS[0]]
     first = value = VectorIndex.from_vectors(

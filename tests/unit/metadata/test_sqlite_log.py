@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from llmartifacts.errors import Damaged
-from llmartifacts.metadata import sqlite_pages
+from llmartifacts.metadata import sqlite, sqlite_pages
 from llmartifacts.metadata.sqlite import SqliteDatabase
 from llmartifacts.metadata.sqlite_log import log_damage
 from llmartifacts.metadata.store import MetadataStore
@@ -170,3 +170,17 @@ def _written_beside(place: Path, number: int) -> list[int]:
     for beside in ("", "-wal"):
         shutil.copy(kept / f"registry.db{beside}", place / f"registry.db{beside}")
     return _written(kept / "registry.db")
+
+
+def test_a_reader_who_may_not_write_is_refused_as_well(
+    killed: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_may_write", lambda path: False)
+    good = log.read_bytes()
+    log.write_bytes(flipped(good, 8 * (len(good) - RECORD) + 999))
+    for _ in range(2):
+        with pytest.raises(Damaged, match="of its log is damaged"):
+            _written(killed)
+    log.write_bytes(good)
+    for _ in range(2):
+        assert _written(killed) == list(range(COMMITS))

@@ -50,7 +50,8 @@ def test_an_object_is_pinned_by_its_version_and_read_though_the_bucket_goes_on(
     assert registry.resolve("weights:latest", la.Files).read("w.bin") == content
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
+@pytest.mark.xdist_group("s3")
 def test_a_store_of_the_other_make_keeps_its_word_too(
     registry: Registry, s3_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from llmartifacts.errors import InvalidManifest, LlmartifactsError, NotAllowed
+from llmartifacts.errors import InvalidManifest, LlmartifactsError, NewerFormat, NotAllowed
 from llmartifacts.records.canonical import canonical_bytes
 from llmartifacts.records.digest import digest_of
 from llmartifacts.records.lock import Locked, Lockfile
 from llmartifacts.records.reference import Reference
-from llmartifacts.runtime.known_good import Asked, KnownGood, keep, recall
+from llmartifacts.runtime.known_good import Asked, KnownGood, keep, recall, records
 
 LOCK = Lockfile("default", 4, {"kb": Locked("kb:prod", "files", 1, digest_of(b"kb"), 10, 2)})
 
@@ -46,6 +46,21 @@ def test_the_newest_record_replaces_the_one_before_and_leaves_nothing_beside_it(
     assert found is not None
     assert found.lock.revision == 5
     assert len(list((tmp_path / "known-good").iterdir())) == 1
+
+
+def test_every_record_is_read_and_held_against_its_name(tmp_path: Path):
+    assert list(records(tmp_path)) == []
+    keep(tmp_path, asked(), LOCK)
+    keep(tmp_path, asked(project="acme"), LOCK)
+    (tmp_path / "known-good" / ".half-written").write_text("{")
+    assert [getattr(record, "lock", None) for _, record in records(tmp_path)] == [LOCK, LOCK]
+    one, other = asked().path(tmp_path), asked(project="acme").path(tmp_path)
+    one.replace(other)
+    ((path, problem),) = records(tmp_path)
+    assert path == other
+    assert isinstance(problem, InvalidManifest), "it answers another question than its name says"
+    other.write_text(other.read_text().replace("known-good/1", "known-good/2"))
+    assert [type(record) for _, record in records(tmp_path)] == [NewerFormat]
 
 
 @pytest.mark.parametrize(
