@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 from llmartifacts.errors import NotAllowed
+from llmartifacts.records.forks import first_in_child
 
 FORK_SECONDS = 5.0
 """How long a fork waits for the transactions of other threads."""
@@ -168,7 +169,9 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     for each in list(_EVERY):
-        each._reborn()
+        if each._pid != os.getpid():  # else somebody used it before this, and it has connections of its own
+            each._reborn()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+first_in_child(_after_fork_in_child)

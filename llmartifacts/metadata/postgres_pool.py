@@ -21,6 +21,7 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from llmartifacts.errors import Busy, NotAllowed
+from llmartifacts.records.forks import first_in_child
 
 PATIENCE = 0.25
 """Seconds for a connection to come before one is opened beside the pool, or it is told why there is none."""
@@ -231,7 +232,8 @@ _INHERITED: list[object] = []
 
 def _after_fork_in_child() -> None:
     for each in list(_EVERY):
-        each._reborn()
+        if isinstance(each, Line) or each._pid != os.getpid():
+            each._reborn()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+first_in_child(_after_fork_in_child)

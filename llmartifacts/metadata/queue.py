@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llmartifacts.errors import Busy
+from llmartifacts.records.forks import first_in_child
 
 
 class WriterQueue:
@@ -105,4 +106,4 @@ def _after_fork_in_child() -> None:
         each._forget()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+first_in_child(_after_fork_in_child)

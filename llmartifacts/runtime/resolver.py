@@ -167,6 +167,7 @@ class Resolver(Generic[T]):
         self._reached = 0
         self._refresher: Refresher[T] | None = None
         self._watcher: Watcher | None = None
+        self._watched: float | None = None
         self._listeners: dict[object, OnChange[T]] = {}
         renew_after_fork(self)
 
@@ -478,10 +479,14 @@ class Resolver(Generic[T]):
         self._standing.renew_lock()
         if self._refresher is not None and self._cache is not None:
             self._refresher.forget(self._cache)
+        self._watched = None
         if self._watcher is not None:
-            interval, self._watcher = self._watcher.interval, Watcher(self._look, self._ended)
-            if interval is not None:
-                self._watcher.watch(interval, spread=True)
+            self._watched, self._watcher = self._watcher.interval, Watcher(self._look, self._ended)
+
+    def go_on_after_fork(self) -> None:
+        """Watch again in a forked child, if the parent did."""
+        if self._watcher is not None and self._watched is not None:
+            self._watcher.watch(self._watched, spread=True)
 
     def __enter__(self) -> Resolver[T]:
         self.start()

@@ -190,3 +190,15 @@ def test_a_child_made_behind_pythons_back_is_told(pool: Pool) -> None:
     with pytest.raises(NotAllowed, match="forked"):
         use(pool)
     connections._UNSAFE.pop(pool._key)
+
+
+def test_a_child_that_used_it_before_it_was_told_of_the_fork_goes_on_using_it(pool: Pool) -> None:
+    """A hook of somebody else, or a thread that one starts, can come first."""
+    use(pool)
+
+    def work() -> None:
+        mine = use(pool)
+        connections._after_fork_in_child()
+        assert use(pool) is mine
+
+    assert in_child(work) == 0
