@@ -10,7 +10,7 @@ import running
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "gc.md"
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_what_is_kept_and_what_goes_is_as_its_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LLMARTIFACTS_ACTOR", "ann")

@@ -29,7 +29,7 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_team_is_set_up_as_its_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     environment = {"LLMARTIFACTS_CONFIG": str(tmp_path / "config"), "LLMARTIFACTS_SERVE_PORT": port}

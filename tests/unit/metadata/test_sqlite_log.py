@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from llmartifacts.errors import Damaged
-from llmartifacts.metadata import sqlite, sqlite_pages
+from llmartifacts.metadata import sqlite, sqlite_log, sqlite_pages
 from llmartifacts.metadata.sqlite import SqliteDatabase
 from llmartifacts.metadata.sqlite_log import log_damage
 from llmartifacts.metadata.store import MetadataStore
@@ -110,7 +110,10 @@ def test_records_of_an_earlier_round_are_no_damage(store: MetadataStore, tmp_pat
     assert store.database.check() == []
 
 
-def test_a_database_is_refused_that_would_open_without_what_was_committed(killed: Path, log: Path) -> None:
+def test_a_database_is_refused_that_would_open_without_what_was_committed(
+    killed: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_log.time, "sleep", lambda seconds: None)
     good, database = log.read_bytes(), killed.read_bytes()
     chance = random.Random(2)
     last = 8 * (len(good) - RECORD)

@@ -49,7 +49,10 @@ def test_a_new_database_keeps_checksums_and_says_so(file: Path) -> None:
     assert _database(file).check() == []
 
 
-def test_a_flipped_bit_in_any_page_is_found_with_the_number_of_the_page(file: Path) -> None:
+def test_a_flipped_bit_in_any_page_is_found_with_the_number_of_the_page(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_pages.time, "sleep", lambda seconds: None)
     good = file.read_bytes()
     assert len(good) % PAGE == 0
     chance = random.Random(9)
