@@ -12,7 +12,7 @@ import llmartifacts as la
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "backup.md"
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_backups_are_made_and_restored_as_their_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LLMARTIFACTS_REGISTRY", "LLMARTIFACTS_SERVE_DATABASE", "LLMARTIFACTS_SERVE_BLOBS"):
         monkeypatch.delenv(name, raising=False)

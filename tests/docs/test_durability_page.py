@@ -25,7 +25,7 @@ second.unlink()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_damage_is_found_and_mended_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LLMARTIFACTS_REGISTRY", raising=False)
     here = tmp_path / "project"

@@ -57,6 +57,7 @@ def prod(project: Path) -> la.Version:
         return registry.find("sorting-prompt:prod").version
 
 
+@pytest.mark.matrix
 def test_a_better_prompt_is_told_in_a_pull_request_and_promoted_by_the_merge(push: Run, project: Path) -> None:
     text = (project / PROMPT).read_text()
     (project / PROMPT).write_text(

@@ -63,7 +63,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_account_is_readable_in_eighty_columns_and_the_registry_can_be_kept(tmp_path: Path) -> None:
     done = demo(tmp_path, "--keep", "story", COLUMNS="80")
 

@@ -241,6 +241,7 @@ def test_a_token_is_pasted_and_a_wrong_one_is_not_kept(
     assert "0" * 32 not in (tmp_path / "config" / "credentials.json").read_text()
 
 
+@pytest.mark.matrix
 def test_a_program_logs_in_with_its_own_token(
     cli: Cli, admin: Cli, server: RunningServer, ci: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

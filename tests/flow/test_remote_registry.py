@@ -71,6 +71,7 @@ def account(server: RunningServer, name: str, role: str) -> str:
     return accounts.create_token(account=name).text
 
 
+@pytest.mark.matrix
 def test_a_whole_story_on_the_command_line(cli: Cli, server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("agent.j2").write_text("{{ question }}")
     Path("better.j2").write_text("{{ question }}{# better #}")

@@ -74,7 +74,7 @@ def _prompt(text: str) -> la.Prompt:
     return la.Prompt(text, template_format="jinja2")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_replica_is_killed_and_nobody_notices(
     postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

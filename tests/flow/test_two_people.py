@@ -45,7 +45,7 @@ def told(lines: list[str]) -> None:
     assert lines[-1] == "the service goes on"
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_service_goes_on_when_both_servers_over_postgresql_are_gone(postgres_url: str, tmp_path: Path) -> None:
     told(play(tmp_path, "--database", postgres_url, "--blobs", "blobs"))
 

@@ -78,6 +78,7 @@ def test_hundreds_of_idle_connections_keep_nobody_out(server: RunningServer) -> 
     assert _answers(server)
 
 
+@pytest.mark.matrix
 def test_an_answer_that_nobody_reads_is_given_up(server: RunningServer) -> None:
     config = {"x": "y" * 60_000}
     manifest = {"schema": "llmartifacts/manifest/1", "kind": "strange", "config": config, "files": [], "components": []}

@@ -74,6 +74,7 @@ def test_the_length_of_a_chunk_has_an_end(server: RunningServer, wire: socket.so
     assert sent < 64 << 20
 
 
+@pytest.mark.matrix
 def test_a_request_that_is_answered_does_not_go_on_for_ever(wire: socket.socket) -> None:
     wire.sendall(_head("Content-Length: 100000\r\n"))
     assert _status(wire) == 401

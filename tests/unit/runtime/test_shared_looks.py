@@ -291,7 +291,7 @@ with la.Resolver({"agent": "agent:prod", "kb": "kb:prod"}, registry=sys.argv[1])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_eight_processes_that_watch_share_looks_and_agree_in_the_end(cache: Path, registry: Registry):
     location = registry.backend.location
     workers = [
