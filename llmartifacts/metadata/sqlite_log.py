@@ -10,6 +10,8 @@ Source: sqlite.org/fileformat2.html, "The Write-Ahead Log".
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -40,9 +42,8 @@ def require_all_taken(connection: apsw.Connection, path: Path) -> None:
     """
     log = Path(f"{path}-wal")
     told = None
-    connection.config(
-        apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1
-    )  # closing it would remove what shows that all is not well
+    # To close the connection would remove the log, which alone shows that something is lost.
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     for look in range(2):  # somebody who writes now can be met half-way, and rot stays
         told = log_damage(log) if _goes_on(connection, log) else None
         if told is None:
@@ -57,15 +58,24 @@ def require_all_taken(connection: apsw.Connection, path: Path) -> None:
     )
 
 
-def _goes_on(connection: apsw.Connection, log: Path) -> bool:
-    """Whether the log has a record of its own behind those that SQLite has taken."""
+@contextmanager
+def _opened(log: Path, buffering: int) -> Iterator[tuple[BinaryIO | None, bytes]]:
+    """A log behind its header, and the header; None where there is no log, or none was begun."""
     try:
-        file = open(log, "rb", buffering=0)  # noqa: SIM115 - closed below
+        file = open(log, "rb", buffering=buffering)  # noqa: SIM115 - closed below
     except FileNotFoundError:
-        return False
+        yield None, b""
+        return
     with file:
         head = file.read(_HEADER)
-        if len(head) < _HEADER or not any(head):
+        begun = len(head) == _HEADER and any(head)
+        yield (file, head) if begun else (None, b"")
+
+
+def _goes_on(connection: apsw.Connection, log: Path) -> bool:
+    """Whether the log has a record of its own behind those that SQLite has taken."""
+    with _opened(log, 0) as (file, head):
+        if file is None:
             return False
         if connection.readonly("main"):  # which SQLite does not tell how far it read
             return not _was_walked(log, head)
@@ -91,13 +101,8 @@ def log_damage(path: Path) -> str | None:
     it. It is the last one: behind a broken record of it no other change begins. One flipped bit changes the checksum
     in a way of its own, and is told wherever it is.
     """
-    try:
-        file = open(path, "rb", buffering=1 << 20)  # noqa: SIM115 - closed below
-    except FileNotFoundError:
-        return None
-    with file:
-        head = file.read(_HEADER)
-        if len(head) < _HEADER or not any(head):
+    with _opened(path, 1 << 20) as (file, head):
+        if file is None:
             return None
         order = _LOG.get(head[:4])
         size = int.from_bytes(head[8:12], "big")

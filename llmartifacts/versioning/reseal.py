@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from llmartifacts.blobs.disk import make_folders, sync_data, sync_folder
 from llmartifacts.blobs.failures import storage_errors
-from llmartifacts.errors import Damaged
+from llmartifacts.errors import Damaged, UnsafeContent
 from llmartifacts.metadata import audit
 from llmartifacts.versioning.embedded import DATABASE, EmbeddedBackend
 from llmartifacts.versioning.verify import records
@@ -60,6 +62,7 @@ def reseal(path: Path, *, actor: str) -> Resealed:
         NotFound: There is no registry.
         Damaged: Something else is wrong with the database; it stays refused, and the files as they were are kept.
         Busy: Somebody else has it open.
+        UnsafeContent: A link lies where the files would be kept.
         NotAllowed: It cannot be written, or there is no room.
     """
     place = Path(os.path.abspath(path))
@@ -87,20 +90,29 @@ def reseal(path: Path, *, actor: str) -> Resealed:
 
 def _kept(place: Path) -> Path:
     """Keep the files as they are, before anything opens them: to open a log is to give up what cannot be read of it."""
-    kept = place / KEPT / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    folder = place / KEPT
     with storage_errors("keep", place):
         if not (place / DATABASE).is_file():
-            return kept  # opening says what is wrong
-        number = 1
-        while kept.exists():
-            number += 1
-            kept = kept.with_name(f"{kept.name.partition('-')[0]}-{number}")
-        kept.mkdir(parents=True, mode=0o700)
+            return folder  # opening says what is wrong
+        if folder.is_symlink():
+            raise UnsafeContent(
+                f"{folder} is a symbolic link, and the database would be copied to where it leads",
+                file=str(folder),
+                next_step="Remove the link.",
+            )
+        make_folders(folder)
+        aside = Path(tempfile.mkdtemp(prefix=".", dir=folder))
         try:
             for file in (DATABASE, f"{DATABASE}-wal"):
                 if (place / file).is_file() and not (place / file).is_symlink():
-                    shutil.copy2(place / file, kept / file)
+                    shutil.copy2(place / file, aside / file)
+                    with open(aside / file, "rb") as copied:
+                        sync_data(copied.fileno())
+            sync_folder(aside)
+            kept = folder / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{aside.name[1:]}"
+            aside.rename(kept)
         except BaseException:
-            shutil.rmtree(kept, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
             raise
+        sync_folder(folder)
     return kept

@@ -30,7 +30,10 @@ _RECORDS = (
     "Something else than llmartifacts changed the database, or it is damaged: restore it from a backup. Until then see"
     " what it permits (llmartifacts grant ls --everywhere), and what was really done (llmartifacts audit log)."
 )
-_BACKUP = "Restore the database from a backup; `llmartifacts repair` mends bytes, and no records."
+_BACKUP = (
+    "Restore the database from a backup; `llmartifacts repair` mends bytes, and no records. Where another program"
+    " (sqlite3) had an embedded one open, `llmartifacts repair --database` tells whether only its checksums are wrong."
+)
 
 
 def verify(

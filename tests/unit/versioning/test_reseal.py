@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import re
 import shutil
@@ -14,7 +16,8 @@ from pathlib import Path
 import pytest
 
 import llmartifacts as la
-from llmartifacts.errors import Damaged, LlmartifactsError, NotFound
+from llmartifacts.errors import Damaged, LlmartifactsError, NotAllowed, NotFound, UnsafeContent
+from llmartifacts.versioning import reseal as work
 from llmartifacts.versioning.reseal import KEPT, reseal
 
 
@@ -151,3 +154,28 @@ def test_what_is_no_database_stays_none(killed: Path) -> None:
     (killed / "registry.db").write_bytes(b"not a database at all" * 400)
     with pytest.raises(LlmartifactsError):
         reseal(killed, actor="ann")
+
+
+def test_a_link_that_leads_out_of_the_registry_is_not_followed(killed: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (killed / KEPT).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnsafeContent, match="symbolic link"):
+        reseal(killed, actor="ann")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_copy_that_cannot_be_made_leaves_the_registry_as_it_was(
+    killed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (killed / "registry.db").read_bytes(), (killed / "registry.db-wal").read_bytes()
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "sync_data", full)
+        with pytest.raises(NotAllowed, match="full"):
+            reseal(killed, actor="ann")
+    assert list((killed / KEPT).iterdir()) == []
+    assert ((killed / "registry.db").read_bytes(), (killed / "registry.db-wal").read_bytes()) == before
+    assert reseal(killed, actor="ann").versions == 5
